@@ -1,0 +1,7 @@
+//! Numerics shared by the papers that no crate gives in the form they need.
+//!
+//! Everything takes `ndarray` views and returns owned arrays; nothing reads files, prints or draws random numbers of
+//! its own accord.
+
+pub mod linalg;
+pub mod stats;

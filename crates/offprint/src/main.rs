@@ -1,0 +1,2 @@
+//! offprint
+fn main() {}

@@ -1,0 +1,8 @@
+//! Papers on signals.
+
+use offprint_core::Paper;
+
+/// The papers of this field.
+pub fn papers() -> Vec<Paper> {
+    vec![]
+}
