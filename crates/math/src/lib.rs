@@ -4,6 +4,7 @@
 //! its own accord.
 
 pub mod assignment;
+pub mod lbfgs;
 pub mod linalg;
 pub mod polar;
 pub mod stats;
