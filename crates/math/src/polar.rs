@@ -1,18 +1,25 @@
-//! The orthogonal polar factor, fast where the matrix is well conditioned.
+//! The orthogonal polar factor by products alone.
 //!
 //! Newton and Schulz's iteration X ← X (3I − XᵀX)/2 drives every singular value to 1 and leaves the singular vectors
-//! as they are, with products only. Where it would be slow (nearly singular matrices) a singular value decomposition
-//! takes over. The answer depends on the matrix alone, not on earlier calls.
+//! as they are. Chen and Chow (2014) stretch its first steps, x ← ρx (3 − ρ²x²)/2 with the ρ that is best for singular
+//! values in [l, 1], which lifts small ones 2.6-fold a step instead of 1.5-fold. Nearly singular matrices are left to a
+//! singular value decomposition. The answer depends on the matrix alone, not on earlier calls.
 
 use crate::linalg;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
 use offprint_core::{Error, Result};
 
-/// Steps after which the decomposition is the cheaper way. A smallest singular value of 2 % of the largest needs 14.
-const MOST_STEPS: usize = 14;
+/// Steps after which the decomposition takes over: smallest singular values below about 10⁻⁵ of the largest.
+const MOST_STEPS: usize = 28;
 
-/// ‖I − XᵀX‖ from which one more step, which squares it, reaches rounding.
-const LAST_STEP: f64 = 1e-8;
+/// The l for which the first steps are stretched.
+const SMALLEST: f64 = 1e-3;
+
+/// ‖I − XᵀX‖² from which one more step, which squares the norm, reaches rounding.
+const LAST_STEP: f64 = 1e-16;
+
+/// ‖I − XᵀX‖² within which plain steps converge quickly and stretched ones are a detour.
+const NEAR: f64 = 0.8;
 
 /// Memory in which polar factors of n × n matrices are computed without allocating.
 #[derive(Debug, Clone)]
@@ -62,27 +69,26 @@ impl Polar {
     /// Iterates on `x`; `false` if that does not converge soon.
     fn newton_schulz(&mut self) -> bool {
         self.square();
-        // The largest eigenvalue of XᵀX is at most any row's sum of absolute values and at most the Frobenius norm.
-        let row_sum = |row: ndarray::ArrayView1<'_, f64>| row.iter().map(|x| x.abs()).sum::<f64>();
-        let rows = self.gram.outer_iter().map(row_sum).fold(0.0, f64::max);
-        let frobenius = self.gram.iter().map(|x| x * x).sum::<f64>().sqrt();
-        // Singular values up to √2 go to at least 1/√2 in one step, and small ones start √2 nearer to 1.
-        let shrink = 2.0 / rows.min(frobenius);
+        let n = self.gram.nrows();
+        let entries = |a: &Array2<f64>| a.iter().map(|x| x * x).sum::<f64>();
+        let trace = self.gram.diag().sum();
+        // ‖A/m − I‖² for the mean eigenvalue m = tr A / n of A = XᵀX.
+        let spread = entries(&self.gram) * (n as f64 / trace).powi(2) - n as f64;
+        let (shrink, mut lowest) = if spread < NEAR {
+            (n as f64 / trace, 1.0)
+        } else {
+            // The largest eigenvalue is at most any row's sum of absolute values and at most the Frobenius norm.
+            let row_sum = |row: ndarray::ArrayView1<'_, f64>| row.iter().map(|x| x.abs()).sum::<f64>();
+            let rows = self.gram.outer_iter().map(row_sum).fold(0.0, f64::max);
+            (1.0 / rows.min(entries(&self.gram).sqrt()), SMALLEST)
+        };
         self.x *= shrink.sqrt();
         self.gram *= shrink;
         for _ in 0..MOST_STEPS {
-            let n = self.gram.nrows();
-            let squares = self.gram.iter().map(|x| x * x).sum::<f64>();
-            // ‖I − A‖² = ‖A‖² − 2 tr A + n loses digits near convergence; the entries themselves do not.
-            let residual = if squares > n as f64 + 1e-3 || squares < n as f64 - 1e-3 {
-                f64::INFINITY
-            } else {
-                let off: f64 = self.gram.indexed_iter().map(|((i, j), &x)| (x - f64::from(i == j)).powi(2)).sum();
-                off.sqrt()
-            };
-            // X (3I − A)/2
-            self.gram *= -0.5;
-            self.gram.diag_mut().mapv_inplace(|x| x + 1.5);
+            // ρ for singular values in [lowest, 1], and where it takes the lowest.
+            let rho = if lowest < 0.9 { (3.0 / (1.0 + lowest + lowest * lowest)).sqrt() } else { 1.0 };
+            lowest = (rho * lowest * (3.0 - (rho * lowest).powi(2)) / 2.0).min(1.0);
+            let residual = stretch(&mut self.gram, rho);
             linalg::gemm(1.0, self.x.view(), self.gram.view(), false, self.next.view_mut());
             std::mem::swap(&mut self.x, &mut self.next);
             if residual < LAST_STEP {
@@ -96,6 +102,29 @@ impl Polar {
     fn square(&mut self) {
         linalg::gemm(1.0, self.x.t(), self.x.view(), false, self.gram.view_mut());
     }
+}
+
+/// A ← (3ρ/2) I − (ρ³/2) A in place; gives ‖I − A‖² of the A before.
+fn stretch(gram: &mut Array2<f64>, rho: f64) -> f64 {
+    const LANES: usize = 8;
+    let (constant, slope) = (1.5 * rho, -0.5 * rho.powi(3));
+    // With I taken off first, nothing cancels in the norm: A − I, then slope (A − I) + (constant + slope) I.
+    gram.diag_mut().mapv_inplace(|a| a - 1.0);
+    let mut sums = [0.0; LANES];
+    let cells = gram.as_slice_mut().expect("standard layout");
+    let (chunks, rest) = cells.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for (a, sum) in chunk.iter_mut().zip(&mut sums) {
+            *sum += *a * *a;
+            *a *= slope;
+        }
+    }
+    for (a, sum) in rest.iter_mut().zip(&mut sums) {
+        *sum += *a * *a;
+        *a *= slope;
+    }
+    gram.diag_mut().mapv_inplace(|a| a + (constant + slope));
+    sums.iter().sum()
 }
 
 #[cfg(test)]
@@ -129,6 +158,23 @@ mod tests {
             for a in [well, gaussian(n, n as u64)] {
                 assert!(distance(&factor(&a), &linalg::polar(a.view()).unwrap()) < 1e-11, "{n}");
             }
+        }
+    }
+
+    #[test]
+    fn holds_for_any_condition_number() {
+        let n = 12;
+        let (u, v) = (linalg::polar(gaussian(n, 1).view()).unwrap(), linalg::polar(gaussian(n, 2).view()).unwrap());
+        for decades in 0..14 {
+            // Singular values 1 … 10^(−decades); the factor is u vᵀ by construction.
+            let s =
+                ndarray::Array1::from_shape_fn(n, |i| 10f64.powf(-f64::from(decades) * i as f64 / (n as f64 - 1.0)));
+            let a = linalg::matmul((&u * &s).view(), v.t());
+            let q = factor(&a);
+            assert!(distance(&linalg::matmul(q.t(), q.view()), &Array2::eye(n)) < 1e-12, "{decades}");
+            // A factor moves by rounding over the smallest singular values.
+            let allowed = 1e-14 * 10f64.powi(decades);
+            assert!(distance(&q, &linalg::matmul(u.view(), v.t())) < allowed.max(1e-12), "{decades}");
         }
     }
 
