@@ -8,3 +8,4 @@ pub mod lbfgs;
 pub mod linalg;
 pub mod polar;
 pub mod stats;
+pub mod vector;

@@ -2,6 +2,7 @@
 
 pub mod exact;
 pub mod plan;
+pub mod sinkhorn;
 
 use offprint_core::Paper;
 
