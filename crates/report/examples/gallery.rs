@@ -307,6 +307,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (name, figure) in figures() {
         std::fs::write(directory.join(format!("{name}.svg")), offprint_report::svg(&figure))?;
         std::fs::write(directory.join(format!("{name}.png")), offprint_report::png(&figure, 2.0)?)?;
+        println!("{}", offprint_report::terminal(&figure, 90, 20, false));
     }
     Ok(())
 }

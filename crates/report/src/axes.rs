@@ -137,6 +137,8 @@ pub(crate) struct Axes {
     y_ticks: Ticks,
     x_lines: Vec<Vec<String>>,
     setting: Setting,
+    /// Whether names stand below the axis instead of numbers.
+    named: bool,
     /// Height of what stands at the ticks below the axis.
     below: f64,
     /// Width of what stands at the ticks left of the axis.
@@ -214,6 +216,7 @@ impl Axes {
             y_ticks,
             x_lines,
             setting,
+            named: !x_axis.categories.is_empty(),
             below,
             beside,
             x_title,
@@ -253,7 +256,9 @@ impl Axes {
         let kind = Type::new(TICK, Ink::Muted);
         for ((place, _), lines) in self.x_ticks.major.iter().zip(&self.x_lines) {
             let x = body.x + self.x.share(*place) * body.w;
-            canvas.line((x, body.bottom()), (x, body.bottom() + 4.0), &axis);
+            if !self.named {
+                canvas.line((x, body.bottom()), (x, body.bottom() + 4.0), &axis);
+            }
             for (i, line) in lines.iter().enumerate() {
                 match self.setting {
                     Setting::Straight => canvas.text(

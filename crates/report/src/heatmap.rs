@@ -146,7 +146,7 @@ impl<'a> Fitted<'a> {
 }
 
 /// The mean of the numbers in a block; `None` where there is none.
-fn mean(map: &HeatMap, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) -> Option<f64> {
+pub(crate) fn mean(map: &HeatMap, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) -> Option<f64> {
     let (mut sum, mut count) = (0.0, 0.0);
     for row in rows {
         for column in columns.clone() {

@@ -42,9 +42,9 @@ struct Margins {
 }
 
 impl<'a> Fitted<'a> {
-    fn new(panel: &'a Panel, room: Room) -> Self {
+    fn new(panel: &'a Panel, room: Room, known: &mut plot::Known<'a>) -> Self {
         match panel {
-            Panel::Plot(p) => Self::Plot(plot::Fitted::new(p, room)),
+            Panel::Plot(p) => Self::Plot(plot::Fitted::new(p, room, known)),
             Panel::HeatMap(m) => Self::HeatMap(heatmap::Fitted::new(m, room)),
             Panel::Images(g) => Self::Images(images::Fitted::new(g, room.width)),
             Panel::Graph(g) => Self::Graph(graph::Fitted::new(g, room.width, room.tallest)),
@@ -115,14 +115,15 @@ pub(crate) fn svg(figure: &Figure, setting: Setting) -> String {
         tallest,
         whole: (false, false),
     };
-    let mut panels: Vec<Fitted> = figure.panels.iter().map(|p| Fitted::new(p, room(0.0))).collect();
+    let mut known = plot::Known::new();
+    let mut panels: Vec<Fitted> = figure.panels.iter().map(|p| Fitted::new(p, room(0.0), &mut known)).collect();
     if columns > 1 || panels.len() > 1 {
         // Fitted again with the column's common left margin, so that the bodies stand in line.
         for column in 0..columns {
             let members: Vec<usize> = (column..panels.len()).step_by(columns).collect();
             let left = members.iter().map(|&i| panels[i].margins(false).left).fold(0.0, f64::max);
             for i in members {
-                panels[i] = Fitted::new(&figure.panels[i], room(left));
+                panels[i] = Fitted::new(&figure.panels[i], room(left), &mut known);
             }
         }
     }

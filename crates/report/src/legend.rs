@@ -20,6 +20,15 @@ pub(crate) enum Key {
     Segment { ink: Ink, arrow: bool },
 }
 
+impl Key {
+    fn width(self) -> f64 {
+        match self {
+            Self::Line { .. } | Self::Segment { .. } => KEY,
+            Self::Points { .. } | Self::Bar { .. } | Self::Stem { .. } => 12.0,
+        }
+    }
+}
+
 /// Names with their keys, in rows.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Legend {
@@ -33,7 +42,7 @@ impl Legend {
         let mut x = f64::INFINITY;
         for (key, name) in entries {
             let name = text::shorten(&name, SIZE, Weight::Regular, (width - KEY - 6.0).max(30.0));
-            let length = KEY + 6.0 + text::width(&name, SIZE, Weight::Regular);
+            let length = key.width() + 6.0 + text::width(&name, SIZE, Weight::Regular);
             if x + length > width {
                 rows.push(Vec::new());
                 x = 0.0;
@@ -56,14 +65,14 @@ impl Legend {
             let middle = y + (i as f64 + 0.5) * ROW;
             for (key, name, at) in row {
                 draw_key(canvas, *key, x + at, middle);
-                canvas.text((x + at + KEY + 6.0, middle + 4.4), name, Type::new(SIZE, Ink::Text));
+                canvas.text((x + at + key.width() + 6.0, middle + 4.4), name, Type::new(SIZE, Ink::Text));
             }
         }
     }
 }
 
 fn draw_key(canvas: &mut Canvas, key: Key, x: f64, y: f64) {
-    let centre = (x + KEY / 2.0, y);
+    let centre = (x + key.width() / 2.0, y);
     match key {
         Key::Line { ink, dash, mark } => {
             canvas.line((x, y), (x + KEY, y), format!("{}{dash}", stroke(ink, 2.2)));

@@ -13,9 +13,12 @@ mod plot;
 mod raster;
 mod shape;
 mod svg;
+mod terminal;
 mod text;
 mod thin;
 mod ticks;
+
+pub use terminal::terminal;
 
 use layout::Setting;
 use offprint_core::{Figure, Result};

@@ -4,7 +4,7 @@ use crate::axes::{Axes, Extent, Room, Span, coordinate};
 use crate::legend::{Key, Legend};
 use crate::palette::{Ink, SERIES, fill, stroke};
 use crate::shape::{self, Shape};
-use crate::svg::{Canvas, Frame, N};
+use crate::svg::{Anchor, Canvas, Frame, N, Type};
 use crate::thin;
 use offprint_core::figure::{Layer, Plot, Scale};
 use std::fmt::Write;
@@ -13,6 +13,8 @@ use std::fmt::Write;
 const DASHED: &str = " stroke-dasharray=\"6 4\"";
 /// A second kind, for references beyond the first.
 const DOTTED: &str = " stroke-dasharray=\"2 4\" stroke-linecap=\"round\"";
+/// A third one.
+const DASH_DOT: &str = " stroke-dasharray=\"8 3 2 3\"";
 /// Line ends and joins of curves.
 const ROUND: &str = " stroke-linejoin=\"round\" stroke-linecap=\"round\"";
 
@@ -44,32 +46,40 @@ pub(crate) fn name(layer: &Layer) -> &str {
     }
 }
 
+/// Names that have their colour already: things of one name look the same in all panels of a figure.
+pub(crate) type Known<'a> = Vec<(&'a str, usize)>;
+
 /// Colours by order; layers of one name share theirs. Rules and a lone dashed line are references in grey.
-pub(crate) fn looks(plot: &Plot) -> Vec<Look> {
-    let dashed = plot.layers.iter().filter(|l| matches!(l, Layer::Line { dashed: true, .. })).count();
-    let mut seen: Vec<(&str, usize)> = Vec::new();
-    let (mut series, mut rules) = (0, 0);
-    let shared = |layer: &Layer| {
-        let same = |l: &&Layer| !name(l).is_empty() && name(l) == name(layer);
-        plot.layers.iter().filter(same).count() > 1
-    };
+pub(crate) fn looks<'a>(plot: &'a Plot, known: &mut Known<'a>) -> Vec<Look> {
+    let is_dashed = |l: &&Layer| matches!(l, Layer::Line { dashed: true, .. });
+    let lone = plot.layers.iter().filter(is_dashed).count() == 1;
+    let sharing = |layer: &Layer| plot.layers.iter().filter(|l| name(l) == name(layer)).count() > 1;
+    let is_reference = |l: &Layer| is_dashed(&l) && lone && (name(l).is_empty() || !sharing(l));
+    let mut used: Vec<usize> =
+        plot.layers.iter().filter_map(|l| known.iter().find(|(n, _)| *n == name(l))).map(|k| k.1).collect();
+    let mut rules = usize::from(plot.layers.iter().any(is_reference));
+    let grey = |ink: Ink, dash: &'static str| Look { ink, mark: Shape::Circle, dash };
+    let any_named = plot.layers.iter().any(|l| !name(l).is_empty());
     plot.layers
         .iter()
         .map(|layer| {
-            let dash = if matches!(layer, Layer::Line { dashed: true, .. }) { DASHED } else { "" };
-            if matches!(layer, Layer::Rule { .. }) {
-                rules += 1;
-                let dash = if rules == 1 { DASHED } else { DOTTED };
-                return Look { ink: Ink::Reference, mark: Shape::Circle, dash };
+            let dash = if is_dashed(&layer) { DASHED } else { "" };
+            match layer {
+                Layer::Rule { .. } => {
+                    rules += 1;
+                    return grey(Ink::Reference, [DASHED, DOTTED, DASH_DOT][(rules - 1) % 3]);
+                }
+                Layer::Line { .. } if is_reference(layer) => return grey(Ink::Reference, dash),
+                Layer::Segments { name, .. } if name.is_empty() && any_named => return grey(Ink::Axis, dash),
+                _ => {}
             }
-            if !dash.is_empty() && dashed == 1 && !shared(layer) {
-                return Look { ink: Ink::Reference, mark: Shape::Circle, dash };
-            }
-            let known = seen.iter().find(|(n, _)| !n.is_empty() && *n == name(layer)).map(|s| s.1);
-            let index = known.unwrap_or_else(|| {
-                seen.push((name(layer), series));
-                series += 1;
-                series - 1
+            let index = known.iter().find(|(n, _)| *n == name(layer)).map(|k| k.1).unwrap_or_else(|| {
+                let free = (0..).find(|i| !used.contains(i)).unwrap_or(0);
+                used.push(free);
+                if !name(layer).is_empty() {
+                    known.push((name(layer), free));
+                }
+                free
             });
             // A ninth series has the first one's colour again, but not its line.
             let dash = if dash.is_empty() && index >= SERIES { DOTTED } else { dash };
@@ -78,8 +88,20 @@ pub(crate) fn looks(plot: &Plot) -> Vec<Look> {
         .collect()
 }
 
+/// Whether there is anything to draw.
+fn has_data(layer: &Layer) -> bool {
+    let any = |x: &[f64], y: &[f64]| x.iter().zip(y).any(|(x, y)| x.is_finite() && y.is_finite());
+    match layer {
+        Layer::Line { x, y, .. } | Layer::Points { x, y, .. } | Layer::Bars { x, y, .. } | Layer::Stems { x, y, .. } => {
+            any(x, y)
+        }
+        Layer::Segments { ends, .. } => ends.iter().flatten().any(|v| v.is_finite()),
+        Layer::Rule { at, .. } => at.is_finite(),
+    }
+}
+
 /// The smallest distance between two bars of any layer, in data units.
-fn bar_spacing(plot: &Plot) -> f64 {
+pub(crate) fn bar_spacing(plot: &Plot) -> f64 {
     let mut places: Vec<f64> = plot
         .layers
         .iter()
@@ -166,7 +188,7 @@ const NARROW: f64 = 0.5;
 const WIDE: f64 = 2.5;
 
 impl<'a> Fitted<'a> {
-    pub(crate) fn new(plot: &'a Plot, mut room: Room) -> Self {
+    pub(crate) fn new(plot: &'a Plot, mut room: Room, known: &mut Known<'a>) -> Self {
         let (mut x, mut y) = spans(plot);
         if plot.equal_aspect {
             // A body too long either way is widened instead, so that the unit stays equal.
@@ -178,7 +200,7 @@ impl<'a> Fitted<'a> {
             }
             room.aspect = Some(aspect.clamp(NARROW, WIDE));
         }
-        let looks = looks(plot);
+        let looks = looks(plot, known);
         let axes = Axes::fit((&plot.x, &plot.y), x, y, room);
         let legend = Legend::new(entries(plot, &looks), (room.width - axes.left).max(80.0));
         Self { plot, looks, axes, legend }
@@ -199,6 +221,10 @@ impl<'a> Fitted<'a> {
             }
         });
         self.axes.draw(canvas, body);
+        if !self.plot.layers.iter().any(has_data) {
+            let kind = Type::new(13.0, Ink::Muted).anchored(Anchor::Middle).haloed();
+            canvas.text((body.x + body.w / 2.0, body.y + body.h / 2.0 + 4.5), "no finite values", kind);
+        }
         // Marks on the very edge are drawn whole, on top of the axes.
         for (i, layer) in self.plot.layers.iter().enumerate() {
             self.marks(canvas, &pen, i, layer);
@@ -300,7 +326,7 @@ impl<'a> Fitted<'a> {
         let several = self.plot.layers.iter().filter(is_stems).count() > 1;
         let hollow = several && !self.plot.layers[..index].iter().any(|l| is_stems(&l));
         let foot = pen.y(0.0).unwrap_or(pen.body.bottom());
-        let many = xs.len() > 100;
+        let many = xs.len() > 24;
         // Of many stems the zeros are the ground, not a row of dots on it.
         let shown: Vec<(f64, f64)> = xs
             .iter()

@@ -159,7 +159,7 @@ impl Canvas {
         let turn =
             if kind.turn == 0.0 { String::new() } else { format!(" transform=\"rotate({} {x} {y})\"", N(kind.turn)) };
         let paint = if kind.halo {
-            format!("{} stroke-width=\"4\" stroke-linejoin=\"round\" paint-order=\"stroke\"", {
+            format!("{} stroke-width=\"6\" stroke-linejoin=\"round\" paint-order=\"stroke\"", {
                 crate::palette::both(kind.ink, Ink::Background)
             })
         } else {

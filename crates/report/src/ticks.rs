@@ -89,7 +89,9 @@ pub(crate) fn log(low: f64, high: f64, wanted: usize) -> Ticks {
     let minor = if every == 1 && range <= 9.0 {
         minors(&all, &within)
     } else {
-        decades.iter().filter(|d| d.rem_euclid(every) != 0).map(|&d| f64::from(d)).collect()
+        // Of very many decades no short lines: they would be a grey bar.
+        let rest = decades.iter().filter(|d| d.rem_euclid(every) != 0).map(|&d| f64::from(d));
+        if decades.len() <= 40 { rest.collect() } else { Vec::new() }
     };
     Ticks { major, minor }
 }
