@@ -64,11 +64,13 @@ struct Dots {
     rows: usize,
     bits: Vec<u8>,
     owner: Vec<Option<usize>>,
+    /// Cells that show their series' letter instead of dots.
+    written: Vec<bool>,
 }
 
 impl Dots {
     fn new(columns: usize, rows: usize) -> Self {
-        Self { columns, rows, bits: vec![0; columns * rows], owner: vec![None; columns * rows] }
+        Self { columns, rows, bits: vec![0; columns * rows], owner: vec![None; columns * rows], written: vec![false; columns * rows] }
     }
 
     fn set(&mut self, x: i64, y: i64, series: usize) {
@@ -95,12 +97,29 @@ impl Dots {
         }
     }
 
-    fn row(&self, lines: &Lines, row: usize, ansi: &[u8]) -> String {
+    /// Marks the cell at a place with the letter of `series`.
+    fn write(&mut self, (x, y): (f64, f64), series: usize) {
+        if x < 0.0 || y < 0.0 || x >= (self.columns * 2) as f64 || y >= (self.rows * 4) as f64 {
+            return;
+        }
+        let i = (y as usize / 4) * self.columns + x as usize / 2;
+        (self.owner[i], self.written[i]) = (Some(series), true);
+    }
+
+    /// Marks all cells of `series`.
+    fn write_all(&mut self, series: usize) {
+        for (owner, written) in self.owner.iter().zip(&mut self.written) {
+            *written |= *owner == Some(series);
+        }
+    }
+
+    fn row(&self, lines: &Lines, row: usize, ansi: &[u8], letters: &[Option<char>]) -> String {
         let mut text = String::new();
         for column in 0..self.columns {
             let i = row * self.columns + column;
             let c = char::from_u32(0x2800 + u32::from(self.bits[i])).unwrap_or(' ');
             match self.owner[i] {
+                Some(series) if self.written[i] => text.push(letters[series].unwrap_or(c)),
                 Some(series) => text.push_str(&lines.painted(&c.to_string(), ansi[series])),
                 None => text.push(' '),
             }
@@ -118,8 +137,15 @@ fn draw_plot(out: &mut Lines, plot: &Plot, height: usize) {
     let (x, y) = plot::spans(plot);
     let rows = height.saturating_sub(4).max(3);
     let scale = Labels::new(&plot.y, y, rows);
-    let columns = out.width.saturating_sub(scale.width + 2).max(8);
+    let mut columns = out.width.saturating_sub(scale.width + 2).max(8);
+    if plot.equal_aspect {
+        // Braille dots are about as wide as high.
+        let square = (rows * 4) as f64 * x.length() / y.length() / 2.0;
+        columns = columns.min(square.clamp(16.0, 400.0) as usize);
+    }
     let mut dots = Dots::new(columns, rows);
+    // Without colour, letters tell several series apart.
+    let lettered = !out.colour && named(plot).len() > 1;
     let (w, h) = ((columns * 2 - 1) as f64, (rows * 4 - 1) as f64);
     let px = |v: f64| x.fraction(v).map(|f| f * w);
     let py = |v: f64| y.fraction(v).map(|f| (1.0 - f) * h);
@@ -179,11 +205,43 @@ fn draw_plot(out: &mut Lines, plot: &Plot, height: usize) {
             }
         }
     }
-    framed(out, &scale, columns, |out, row| dots.row(out, row, &ansi));
+    let letters: Vec<Option<char>> =
+        plot.layers.iter().map(|l| if lettered { letter(plot, l) } else { None }).collect();
+    for (series, layer) in plot.layers.iter().enumerate().filter(|(s, _)| letters[*s].is_some()) {
+        if let Layer::Line { x, y, .. } = layer {
+            let seen: Vec<(f64, f64)> = x.iter().zip(y).filter_map(|(&a, &b)| px(a).zip(py(b))).collect();
+            for share in [0.3, 0.6, 1.0] {
+                if let Some(p) = seen.get(((seen.len() as f64 * share) as usize).saturating_sub(1)) {
+                    dots.write(*p, series);
+                }
+            }
+        } else if !matches!(layer, Layer::Rule { .. }) {
+            dots.write_all(series);
+        }
+    }
+    framed(out, &scale, columns, |out, row| dots.row(out, row, &ansi, &letters));
     below(out, &plot.x, x, scale.width, columns);
 }
 
+/// The names of the legend, in order.
+fn named(plot: &Plot) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for name in plot.layers.iter().map(plot::name).filter(|n| !n.trim().is_empty()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The letter of a layer's name: a, b, c …
+fn letter(plot: &Plot, layer: &Layer) -> Option<char> {
+    let index = named(plot).iter().position(|n| *n == plot::name(layer))?;
+    (b'a'..=b'z').nth(index).map(char::from)
+}
+
 fn legend(out: &mut Lines, plot: &Plot, ansi: &[u8]) {
+    let lettered = !out.colour && named(plot).len() > 1;
     let mut seen: Vec<&str> = Vec::new();
     let mut line = String::new();
     let mut used = 0;
@@ -209,7 +267,13 @@ fn legend(out: &mut Lines, plot: &Plot, ansi: &[u8]) {
             out.text.push('\n');
             (line, used) = (String::new(), 0);
         }
-        line.push_str(&format!("{} {name}  ", out.painted(key, ansi)));
+        let letter = if lettered { letter(plot, layer).map(String::from) } else { None };
+        let key = match letter {
+            Some(letter) if matches!(layer, Layer::Line { .. }) => format!("{letter}{}", key.chars().next().unwrap_or('─')),
+            Some(letter) if !matches!(layer, Layer::Rule { .. }) => format!("{letter}{letter}"),
+            _ => key.to_owned(),
+        };
+        line.push_str(&format!("{} {name}  ", out.painted(&key, ansi)));
         used += length;
     }
     if used > 0 {
@@ -255,9 +319,8 @@ fn framed(out: &mut Lines, scale: &Labels, columns: usize, row: impl Fn(&Lines, 
     for (i, label) in scale.by_row.iter().enumerate() {
         let edge = if label.is_empty() { "│" } else { "┤" };
         let padding = " ".repeat(scale.width - label.chars().count());
-        let line = format!("{padding}{} {}", out.painted(&format!("{label}{edge}"), GREY), row(out, i));
-        // Braille blanks and spaces at the end carry nothing.
-        out.text.push_str(line.replacen("┤ ", "┤", 1).replacen("│ ", "│", 1).trim_end());
+        let line = format!("{padding}{}{}", out.painted(&format!("{label}{edge}"), GREY), row(out, i));
+        out.text.push_str(line.trim_end());
         out.text.push('\n');
     }
     let line = format!("{}└{}", " ".repeat(scale.width), "─".repeat(columns));
