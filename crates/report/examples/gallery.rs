@@ -1,7 +1,7 @@
 //! Draws one figure of every kind into a directory: `cargo run -p offprint-report --example gallery -- DIRECTORY`.
 
-use offprint_core::{Card, Figure, Run, Scale, Table};
 use offprint_core::figure::{Axis, Edge, Graph, HeatMap, ImageGrid, Layer, Node, Palette, Plot};
+use offprint_core::{Card, Figure, Run, Scale, Table};
 use std::f64::consts::{PI, TAU};
 use std::path::Path;
 
@@ -62,7 +62,10 @@ fn training() -> Figure {
         .titled("Held-out accuracy")
         .line("AdamW", accuracy.clone(), rise(0.2, 91.2))
         .line("Shampoo", accuracy.clone(), rise(0.35, 93.4));
-    Figure::new("Training", "Every step of one seed left, the mean of five seeds right.").columns(2).panel(loss).panel(held)
+    Figure::new("Training", "Every step of one seed left, the mean of five seeds right.")
+        .columns(2)
+        .panel(loss)
+        .panel(held)
 }
 
 fn spectra() -> Figure {
@@ -83,7 +86,10 @@ fn spectra() -> Figure {
         .layer(Layer::Bars { name: "measured".into(), x: bins.clone(), y: heights, error: None })
         .reference("normal", bins.clone(), bins.iter().map(|x| 1000.0 * (-x * x / 2.0).exp()).collect())
         .vertical("bias", 0.15);
-    Figure::new("Recovery at 10 dB", "Rings are the truth, dots what was recovered.").columns(2).panel(sparse).panel(histogram)
+    Figure::new("Recovery at 10 dB", "Rings are the truth, dots what was recovered.")
+        .columns(2)
+        .panel(sparse)
+        .panel(histogram)
 }
 
 fn comparison() -> Figure {
@@ -118,7 +124,8 @@ fn clouds() -> Figure {
             .unzip()
     };
     let (x, y) = moons(&mut noise, 3000);
-    let (u, v): (Vec<f64>, Vec<f64>) = (0..3000).map(|_| (0.5 + 0.7 * noise.normal(), 0.25 + 0.7 * noise.normal())).unzip();
+    let (u, v): (Vec<f64>, Vec<f64>) =
+        (0..3000).map(|_| (0.5 + 0.7 * noise.normal(), 0.25 + 0.7 * noise.normal())).unzip();
     let cloud = Plot::new(Axis::new("x₁"), Axis::new("x₂"))
         .titled("Samples")
         .equal_aspect()
@@ -144,7 +151,11 @@ fn square_cloud() -> Figure {
     let plot = Plot::new(Axis::new("first coordinate"), Axis::new("second coordinate"))
         .equal_aspect()
         .points("samples", x, y, 1.2)
-        .reference("2σ", circle.iter().map(|t| 2.0 * t.cos()).collect(), circle.iter().map(|t| 2.0 * t.sin()).collect());
+        .reference(
+            "2σ",
+            circle.iter().map(|t| 2.0 * t.cos()).collect(),
+            circle.iter().map(|t| 2.0 * t.sin()).collect(),
+        );
     Figure::new("A cloud of 40,000", "Alone in its figure it stands in the middle.").panel(plot)
 }
 
@@ -211,9 +222,7 @@ fn images() -> Figure {
             .collect()
     };
     let colours = |k: usize| -> Vec<u8> {
-        (0..32 * 32)
-            .flat_map(|i| [(i % 32 * 8) as u8, (i / 32 * 8) as u8, (k * 40) as u8])
-            .collect()
+        (0..32 * 32).flat_map(|i| [(i % 32 * 8) as u8, (i / 32 * 8) as u8, (k * 40) as u8]).collect()
     };
     let grid = |title: &str, side: usize, channels: usize, images: Vec<Vec<u8>>, labels: bool| ImageGrid {
         title: title.into(),
@@ -236,7 +245,13 @@ fn graph() -> Figure {
     let mut edges = Vec::new();
     for (l, &n) in layers.iter().enumerate() {
         for i in 0..n {
-            let label = if l == 0 { format!("x{}", ["₁", "₂", "₃"][i]) } else if l == 3 { ["ŷ", "σ²"][i].into() } else { String::new() };
+            let label = if l == 0 {
+                format!("x{}", ["₁", "₂", "₃"][i])
+            } else if l == 3 {
+                ["ŷ", "σ²"][i].into()
+            } else {
+                String::new()
+            };
             nodes.push(Node { x: 2.0 * l as f64, y: i as f64 - (n as f64 - 1.0) / 2.0, label, group: l, size: 1.0 });
         }
     }
@@ -259,7 +274,8 @@ fn graph() -> Figure {
         group: i,
         size: 1.3,
     });
-    let edges = (0..4).map(|i| Edge { from: i, to: (i + 1) % 4, width: 1.5, label: format!("p = 0.{}", i + 2), arrow: true });
+    let edges =
+        (0..4).map(|i| Edge { from: i, to: (i + 1) % 4, width: 1.5, label: format!("p = 0.{}", i + 2), arrow: true });
     let chain = Graph { title: "Markov chain".into(), nodes: nodes.collect(), edges: edges.collect() };
     Figure::new("Graphs", "Edges are as wide as their weight.").columns(2).panel(network).panel(chain)
 }
@@ -272,11 +288,11 @@ fn awkward() -> Figure {
         .panel(plot("Nothing"))
         .panel(plot("All equal").line("", count(5), vec![2.0; 5]))
         .panel(plot("Gaps").line("", count(7), vec![1.0, 2.0, f64::NAN, 3.0, 2.0, f64::INFINITY, 1.0]))
-        .panel(
-            Plot::new(Axis::log("x"), Axis::log("y"))
-                .titled("600 decades")
-                .line("", vec![1e-300, 1.0, 1e300], vec![1e300, 1.0, 1e-300]),
-        )
+        .panel(Plot::new(Axis::log("x"), Axis::log("y")).titled("600 decades").line(
+            "",
+            vec![1e-300, 1.0, 1e300],
+            vec![1e300, 1.0, 1e-300],
+        ))
         .panel(plot("Large offset").line("", vec![1e9, 1e9 + 1.0, 1e9 + 2.0], vec![0.1, 0.1 + 1e-9, 0.1 + 3e-9]))
 }
 
@@ -348,12 +364,21 @@ fn report() -> offprint_core::Result<(Card, offprint_core::Report)> {
     run.metric("throughput", 12.4, "million samples/s");
     run.warn("The input holds 3 values that are not finite; they were taken as 0.");
     run.claim("support", 0.985, "200 trials at N = 2¹⁴, K = 40, 10 dB; seeds 7 to 206.")?;
-    run.claim("time", 0.62, "Median of 30 runs, alternating. The fast transform in use here is vectorised, the paper’s was not.")?;
+    run.claim(
+        "time",
+        0.62,
+        "Median of 30 runs, alternating. The fast transform in use here is vectorised, the paper’s was not.",
+    )?;
     run.not_measured("scale", "Needs 8 TiB of input; run with --full on a machine that holds it.")?;
     let n: Vec<i64> = (10..80).collect();
     let time = n.iter().map(|&n| 1e-6 * 1.3f64.powi(n as i32));
     let names = n.iter().map(|n| if n % 2 == 0 { "robust" } else { "noiseless" });
-    run.table(Table::new("timings", "One row per size and variant.").integers("log₂ N", "", n.clone()).words("variant", names).numbers("time", "s", time))?;
+    run.table(
+        Table::new("timings", "One row per size and variant.")
+            .integers("log₂ N", "", n.clone())
+            .words("variant", names)
+            .numbers("time", "s", time),
+    )?;
     for (name, figure) in figures() {
         run.figure(&name, figure);
     }

@@ -261,16 +261,12 @@ impl Axes {
             }
             for (i, line) in lines.iter().enumerate() {
                 match self.setting {
-                    Setting::Straight => canvas.text(
-                        (x, body.bottom() + 18.0 + i as f64 * 14.0),
-                        line,
-                        kind.anchored(Anchor::Middle),
-                    ),
-                    Setting::Slanted => canvas.text(
-                        (x + 4.0, body.bottom() + 15.0),
-                        line,
-                        kind.anchored(Anchor::End).turned(-SLANT),
-                    ),
+                    Setting::Straight => {
+                        canvas.text((x, body.bottom() + 18.0 + i as f64 * 14.0), line, kind.anchored(Anchor::Middle))
+                    }
+                    Setting::Slanted => {
+                        canvas.text((x + 4.0, body.bottom() + 15.0), line, kind.anchored(Anchor::End).turned(-SLANT))
+                    }
                 }
             }
         }

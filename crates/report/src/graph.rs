@@ -88,7 +88,8 @@ impl<'a> Fitted<'a> {
                 continue;
             }
             let length = (to.0 - from.0).hypot(to.1 - from.1);
-            let trim = |node: &Node, arrow: bool| (self.radius * size_of(node) + if arrow { 2.0 } else { 0.0 }) / length;
+            let trim =
+                |node: &Node, arrow: bool| (self.radius * size_of(node) + if arrow { 2.0 } else { 0.0 }) / length;
             let (s, e) = (trim(a, false), 1.0 - trim(b, edge.arrow));
             if !(length > 0.0 && e > s) {
                 continue;

@@ -2,10 +2,10 @@
 
 use crate::axes::{Axes, Extent, Room, Span, coordinate};
 use crate::palette::{self, Ink, Rgb, stroke};
+use crate::raster;
 use crate::svg::{Anchor, Canvas, Frame, Type};
 use crate::text::{self, Weight};
 use crate::ticks::{self, Ticks};
-use crate::raster;
 use offprint_core::figure::{Axis, HeatMap, Palette, Scale};
 use std::borrow::Cow;
 

@@ -1,6 +1,7 @@
 //! The report of a run as one HTML page that needs nothing from outside.
 
 use crate::layout::{self, Setting};
+use crate::text;
 use crate::ticks::number;
 use askama::Template;
 use offprint_core::table::Values;
@@ -39,6 +40,8 @@ struct Page<'a> {
     files: Vec<Link>,
     version: &'a str,
     machine: String,
+    regular: String,
+    semibold: String,
 }
 
 struct Link {
@@ -96,7 +99,10 @@ pub fn html(report: &Report, card: &Card, notes: Option<&str>) -> Result<String>
     let claims = claims(report, card);
     let mut files: Vec<Link> = report.files.iter().map(|f| Link { href: address(f), text: f.clone() }).collect();
     files.push(Link { href: "report.json".into(), text: "report.json".into() });
+    let [regular, semibold] = text::web_fonts();
     let page = Page {
+        regular,
+        semibold,
         slug: &report.paper,
         title: &report.title,
         authors: card.authors.join(", "),
@@ -114,8 +120,10 @@ pub fn html(report: &Report, card: &Card, notes: Option<&str>) -> Result<String>
         },
         started: &report.started,
         when: moment(&report.started),
-        arxiv: (!card.arxiv.is_empty())
-            .then(|| Link { href: format!("https://arxiv.org/abs/{}", address(&card.arxiv)), text: card.arxiv.clone() }),
+        arxiv: (!card.arxiv.is_empty()).then(|| Link {
+            href: format!("https://arxiv.org/abs/{}", address(&card.arxiv)),
+            text: card.arxiv.clone(),
+        }),
         // Only the web: a card must not bring a link that runs something.
         code: ["https://", "http://"]
             .iter()
@@ -183,7 +191,9 @@ fn claims(report: &Report, card: &Card) -> Vec<Verdicts> {
                 paper_value: claim.paper_value.clone(),
                 place: claim.place.clone(),
                 why: found.map_or("The study ended before it.".into(), |m| m.why.clone()),
-                took: found.filter(|m| m.measured.is_some()).map_or(String::new(), |m| duration(m.seconds)),
+                took: found
+                    .filter(|m| m.measured.is_some() && m.seconds >= 0.1)
+                    .map_or(String::new(), |m| duration(m.seconds)),
             }
         })
         .collect()
@@ -193,11 +203,9 @@ fn tally(claims: &[Verdicts]) -> String {
     let count = |class: &str| claims.iter().filter(|c| c.class == class).count();
     let (holds, short, open) = (count("holds"), count("short"), count("open"));
     let mut parts = Vec::new();
-    for (n, one, many) in [
-        (holds, "holds", "hold"),
-        (short, "falls short", "fall short"),
-        (open, "not measured", "not measured"),
-    ] {
+    for (n, one, many) in
+        [(holds, "holds", "hold"), (short, "falls short", "fall short"), (open, "not measured", "not measured")]
+    {
         if n > 0 {
             parts.push(format!("{n} {}", if n == 1 { one } else { many }));
         }
@@ -220,7 +228,8 @@ fn drawing(name: &str, figure: &offprint_core::Figure) -> Drawing {
 fn sheet(table: &Table) -> Sheet {
     let rows = table.rows();
     let is_number = |c: usize| !matches!(table.columns[c].values, Values::Words(_));
-    let heads = table.columns.iter().enumerate().map(|(c, column)| Cell { text: column.heading(), number: is_number(c) });
+    let heads =
+        table.columns.iter().enumerate().map(|(c, column)| Cell { text: column.heading(), number: is_number(c) });
     let cell = |row: usize, c: usize| {
         let text = match &table.columns[c].values {
             Values::Numbers(v) => v.get(row).map_or(String::new(), |&x| number(x, 5)),

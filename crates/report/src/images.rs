@@ -31,17 +31,15 @@ impl<'a> Fitted<'a> {
         let h = (w * grid.height.max(1) as f64 / grid.width.max(1) as f64).min(4.0 * LARGEST);
         let below = if grid.labels.iter().any(|l| !l.is_empty()) { LABEL } else { 0.0 };
         let rows = count.div_ceil(per_row);
-        let size =
-            (per_row as f64 * (w + GAP) - GAP, (rows as f64 * (h + below + GAP) - GAP).max(0.0));
+        let size = (per_row as f64 * (w + GAP) - GAP, (rows as f64 * (h + below + GAP) - GAP).max(0.0));
         Self { grid, per_row, cell: (w, h), size }
     }
 
     pub(crate) fn draw(&self, canvas: &mut Canvas, x: f64, y: f64) {
         let grid = self.grid;
         let (w, h) = self.cell;
-        let below = self.size.1 - h;
         let rows = grid.images.len().div_ceil(self.per_row);
-        let pitch = if rows > 1 { below / (rows - 1) as f64 } else { 0.0 };
+        let pitch = (self.size.1 + GAP) / rows.max(1) as f64;
         for (i, image) in grid.images.iter().enumerate() {
             let (row, column) = (i / self.per_row, i % self.per_row);
             let frame = Frame { x: x + column as f64 * (w + GAP), y: y + row as f64 * pitch, w, h };

@@ -106,15 +106,7 @@ pub(crate) fn svg(figure: &Figure, setting: Setting) -> String {
         (_, 3) => (344.0, 220.0, 320.0),
         _ => (276.0, 180.0, 260.0),
     };
-    let room = |left: f64| Room {
-        width: cell,
-        height,
-        left,
-        right: 0.0,
-        aspect: None,
-        tallest,
-        whole: (false, false),
-    };
+    let room = |left: f64| Room { width: cell, height, left, right: 0.0, aspect: None, tallest, whole: (false, false) };
     let mut known = plot::Known::new();
     let mut panels: Vec<Fitted> = figure.panels.iter().map(|p| Fitted::new(p, room(0.0), &mut known)).collect();
     if columns > 1 || panels.len() > 1 {

@@ -95,5 +95,7 @@ pub fn write(report: &Report, card: &Card, directory: &Path) -> Result<()> {
 /// Whether `name` can be the stem of a file on every system, in its own directory.
 fn is_stem(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    (1..=100).contains(&name.len()) && name.chars().all(allowed) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+    (1..=100).contains(&name.len())
+        && name.chars().all(allowed)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }

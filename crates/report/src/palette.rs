@@ -26,8 +26,7 @@ pub(crate) enum Ink {
 pub(crate) const SERIES: usize = LIGHT.len();
 
 /// After Okabe and Ito: told apart with any colour vision, deepened for thin lines on white.
-const LIGHT: [&str; 8] =
-    ["#2764c4", "#d9581c", "#0f9373", "#b0529c", "#cf960a", "#3ba5dd", "#8a2b47", "#6a7282"];
+const LIGHT: [&str; 8] = ["#2764c4", "#d9581c", "#0f9373", "#b0529c", "#cf960a", "#3ba5dd", "#8a2b47", "#6a7282"];
 
 /// The same hues, lightened for a dark background.
 const DARK: [&str; 8] = ["#6ea8fe", "#ff9461", "#3ecfa6", "#e08fd0", "#f0c24b", "#7fd0f7", "#e0718f", "#a3adbd"];

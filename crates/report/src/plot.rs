@@ -92,9 +92,10 @@ pub(crate) fn looks<'a>(plot: &'a Plot, known: &mut Known<'a>) -> Vec<Look> {
 fn has_data(layer: &Layer) -> bool {
     let any = |x: &[f64], y: &[f64]| x.iter().zip(y).any(|(x, y)| x.is_finite() && y.is_finite());
     match layer {
-        Layer::Line { x, y, .. } | Layer::Points { x, y, .. } | Layer::Bars { x, y, .. } | Layer::Stems { x, y, .. } => {
-            any(x, y)
-        }
+        Layer::Line { x, y, .. }
+        | Layer::Points { x, y, .. }
+        | Layer::Bars { x, y, .. }
+        | Layer::Stems { x, y, .. } => any(x, y),
         Layer::Segments { ends, .. } => ends.iter().flatten().any(|v| v.is_finite()),
         Layer::Rule { at, .. } => at.is_finite(),
     }
@@ -167,7 +168,11 @@ pub(crate) fn spans(plot: &Plot) -> (Span, Span) {
                 }
             }
             Layer::Rule { vertical, at, .. } => {
-                if *vertical { x.add(xs, *at) } else { y.add(ys, *at) }
+                if *vertical {
+                    x.add(xs, *at)
+                } else {
+                    y.add(ys, *at)
+                }
             }
         }
     }
@@ -187,10 +192,16 @@ pub(crate) fn spans(plot: &Plot) -> (Span, Span) {
 const NARROW: f64 = 0.5;
 const WIDE: f64 = 2.5;
 
+/// Whether one unit can be equally long on both axes: a range a hundred times the other would leave a line to see.
+pub(crate) fn is_equal(plot: &Plot, x: Span, y: Span) -> bool {
+    let linear = x.scale == Scale::Linear && y.scale == Scale::Linear;
+    plot.equal_aspect && linear && (0.01..=100.0).contains(&(x.length() / y.length()))
+}
+
 impl<'a> Fitted<'a> {
     pub(crate) fn new(plot: &'a Plot, mut room: Room, known: &mut Known<'a>) -> Self {
         let (mut x, mut y) = spans(plot);
-        if plot.equal_aspect {
+        if is_equal(plot, x, y) {
             // A body too long either way is widened instead, so that the unit stays equal.
             let aspect = x.length() / y.length();
             if aspect < NARROW {
@@ -406,10 +417,7 @@ fn cloud(canvas: &mut Canvas, points: Vec<(f64, f64)>, radius: f64, look: Look) 
         _ => 0.35,
     };
     let radius = radius_of(radius);
-    let paint = format!(
-        "{} stroke-linecap=\"round\" stroke-opacity=\"{opacity}\"",
-        stroke(look.ink, 2.0 * radius)
-    );
+    let paint = format!("{} stroke-linecap=\"round\" stroke-opacity=\"{opacity}\"", stroke(look.ink, 2.0 * radius));
     let paths = (points.len() / 4).clamp(1, 64);
     for first in 0..paths {
         let mut d = String::new();

@@ -26,11 +26,7 @@ impl Shape {
             Self::Circle => {
                 let r = N(radius);
                 let d = N(2.0 * radius);
-                return format!(
-                    "M{} {}a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0 -{d} 0z",
-                    N(at.0 - radius),
-                    N(at.1)
-                );
+                return format!("M{} {}a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0 -{d} 0z", N(at.0 - radius), N(at.1));
             }
             Self::Square => &[(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
             Self::Diamond => &[(0.0, -1.25), (1.25, 0.0), (0.0, 1.25), (-1.25, 0.0)],

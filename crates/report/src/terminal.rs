@@ -70,7 +70,13 @@ struct Dots {
 
 impl Dots {
     fn new(columns: usize, rows: usize) -> Self {
-        Self { columns, rows, bits: vec![0; columns * rows], owner: vec![None; columns * rows], written: vec![false; columns * rows] }
+        Self {
+            columns,
+            rows,
+            bits: vec![0; columns * rows],
+            owner: vec![None; columns * rows],
+            written: vec![false; columns * rows],
+        }
     }
 
     fn set(&mut self, x: i64, y: i64, series: usize) {
@@ -138,7 +144,7 @@ fn draw_plot(out: &mut Lines, plot: &Plot, height: usize) {
     let rows = height.saturating_sub(4).max(3);
     let scale = Labels::new(&plot.y, y, rows);
     let mut columns = out.width.saturating_sub(scale.width + 2).max(8);
-    if plot.equal_aspect {
+    if plot::is_equal(plot, x, y) {
         // Braille dots are about as wide as high.
         let square = (rows * 4) as f64 * x.length() / y.length() / 2.0;
         columns = columns.min(square.clamp(16.0, 400.0) as usize);
@@ -179,8 +185,10 @@ fn draw_plot(out: &mut Lines, plot: &Plot, height: usize) {
                 let group = plot::bar_spacing(plot) / x.length() * w * 0.8;
                 for (a, b) in xs.iter().zip(y).filter_map(|(&a, &b)| px(a).zip(py(b))) {
                     let left = a - group / 2.0 + rank * group / groups;
-                    let mut at = left;
-                    while at < left + (group / groups - 1.0).max(0.5) {
+                    let right = left + (group / groups - 1.0).max(0.5);
+                    // Bars wider than the view: only its own columns are filled.
+                    let (mut at, end) = (left.max(0.0), right.min(w + 1.0));
+                    while at < end {
                         dots.line((at, foot), (at, b), series, 1);
                         at += 1.0;
                     }
@@ -269,7 +277,9 @@ fn legend(out: &mut Lines, plot: &Plot, ansi: &[u8]) {
         }
         let letter = if lettered { letter(plot, layer).map(String::from) } else { None };
         let key = match letter {
-            Some(letter) if matches!(layer, Layer::Line { .. }) => format!("{letter}{}", key.chars().next().unwrap_or('─')),
+            Some(letter) if matches!(layer, Layer::Line { .. }) => {
+                format!("{letter}{}", key.chars().next().unwrap_or('─'))
+            }
             Some(letter) if !matches!(layer, Layer::Rule { .. }) => format!("{letter}{letter}"),
             _ => key.to_owned(),
         };

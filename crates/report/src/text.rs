@@ -1,5 +1,7 @@
 //! Text measured with the bundled fonts, so that margins and legends fit exactly.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use resvg::usvg::fontdb::Database;
 use skrifa::instance::{LocationRef, Size};
 use skrifa::{FontRef, MetadataProvider};
@@ -8,6 +10,8 @@ use std::sync::OnceLock;
 
 const REGULAR: &[u8] = include_bytes!("../fonts/Inter-Regular.ttf");
 const SEMIBOLD: &[u8] = include_bytes!("../fonts/Inter-SemiBold.ttf");
+const WEB: [&[u8]; 2] =
+    [include_bytes!("../fonts/Inter-Regular.woff2"), include_bytes!("../fonts/Inter-SemiBold.woff2")];
 const MATHS: &[u8] = include_bytes!("../fonts/DejaVuSans-Maths.ttf");
 
 /// The family asked for in every SVG; the first one is bundled, the rest serve viewers without it.
@@ -89,6 +93,11 @@ pub(crate) fn shorten(text: &str, size: f64, weight: Weight, limit: f64) -> Stri
     short.truncate(short.trim_end().len());
     short.push('…');
     short
+}
+
+/// The regular and the semibold font as base64 of WOFF2, to stand in a page.
+pub(crate) fn web_fonts() -> [String; 2] {
+    WEB.map(|font| STANDARD.encode(font))
 }
 
 /// The bundled fonts, for drawing.

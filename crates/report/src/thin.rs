@@ -67,10 +67,8 @@ mod tests {
 
     #[test]
     fn closed_curves_keep_their_ends() {
-        let points: Vec<(f64, f64)> = (0..=50_000)
-            .map(|i| f64::from(i) * 1e-3)
-            .map(|t| (100.0 * t.cos(), 100.0 * t.sin()))
-            .collect();
+        let points: Vec<(f64, f64)> =
+            (0..=50_000).map(|i| f64::from(i) * 1e-3).map(|t| (100.0 * t.cos(), 100.0 * t.sin())).collect();
         let thin = line(points.clone());
         assert!(thin.len() < 20_001 && thin.len() > 1000);
         assert_eq!((thin[0], thin.last()), (points[0], points.last()));
