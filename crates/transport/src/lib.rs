@@ -1,6 +1,7 @@
 //! Papers on optimal transport.
 
 pub mod exact;
+pub mod lightsb;
 pub mod plan;
 pub mod sinkhorn;
 
