@@ -5,3 +5,4 @@
 
 pub mod linalg;
 pub mod stats;
+pub mod walsh_hadamard;
