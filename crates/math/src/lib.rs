@@ -10,3 +10,4 @@ pub mod linalg;
 pub mod polar;
 pub mod stats;
 pub mod vector;
+pub mod walsh_hadamard;
