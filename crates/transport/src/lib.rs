@@ -2,6 +2,7 @@
 
 pub mod exact;
 pub mod plan;
+pub mod sinkhorn;
 pub mod sparse_ot;
 
 use offprint_core::Paper;

@@ -170,18 +170,11 @@ impl<'p> Objective<'p> {
         let mut scratch = Scratch::default();
         let mut read =
             ReadOff { plan: Plan::with_rows(m, n), beta: Vec::with_capacity(n), tied: Vec::with_capacity(n) };
-        for j in 0..n {
+        for (j, &b) in problem.b().iter().enumerate() {
             let cost = problem.cost_column(j);
             let column = match self.formulation {
                 Formulation::Dual => conjugate::dual_entries(self.regulariser, alpha, beta[j], cost, &mut scratch),
-                Formulation::SemiDual => conjugate::semi_dual_entries(
-                    self.regulariser,
-                    self.ridge,
-                    alpha,
-                    problem.b()[j],
-                    cost,
-                    &mut scratch,
-                ),
+                Formulation::SemiDual => conjugate::semi_dual_entries(self.regulariser, self.ridge, alpha, b, cost, &mut scratch),
             };
             scratch.entries.sort_unstable_by_key(|e| e.0);
             read.plan.push_column(scratch.entries.iter().copied());
