@@ -4,6 +4,7 @@ pub mod exact;
 pub mod lightsb;
 pub mod plan;
 pub mod sinkhorn;
+pub mod sparse_ot;
 
 use offprint_core::Paper;
 

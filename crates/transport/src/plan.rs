@@ -18,6 +18,11 @@ impl Plan {
         Self { rows, starts: vec![0], indices: Vec::with_capacity(entries), masses: Vec::with_capacity(entries) }
     }
 
+    /// The plan (rows, columns) that moves nothing.
+    pub fn empty(rows: usize, columns: usize) -> Self {
+        Self { rows, starts: vec![0; columns + 1], indices: Vec::new(), masses: Vec::new() }
+    }
+
     /// Appends a column of (row, mass) in ascending row order; masses of zero are left out.
     pub fn push_column(&mut self, entries: impl IntoIterator<Item = (usize, f64)>) {
         for (row, mass) in entries {
