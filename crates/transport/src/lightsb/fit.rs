@@ -131,6 +131,13 @@ impl Trainer {
         if d == 0 {
             return Err(Error::input("targets", "has no columns"));
         }
+        if options.spread == Spread::Full
+            && n > 1
+            && let Some(j) = (0..d).find(|&j| targets.column(j).iter().all(|x| *x == targets[[0, j]]))
+        {
+            let problem = format!("column {j} is constant; a full spread needs variance in every direction");
+            return Err(Error::input("targets", problem));
+        }
         let mut rng = streams.stream("initial centres").rng(0);
         let centres = targets.select(Axis(0), rand::seq::index::sample(&mut rng, n, components).into_vec().as_slice());
         let full = options.spread == Spread::Full;
