@@ -8,7 +8,7 @@ use crate::sinkhorn::{self, half_squared_distances};
 use clap::ValueEnum;
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, concatenate, s};
 use offprint_core::artifact::{Arrays, Metadata, read_safetensors};
-use offprint_core::{Error, Method, Params, Result, Run, Source};
+use offprint_core::{Error, Figure, Method, Params, Result, Run, Source};
 use offprint_math::linalg;
 use rand::seq::SliceRandom;
 use schemars::JsonSchema;
@@ -177,19 +177,30 @@ impl Method for LightSb {
             (None, Solver::Sinkhorn) => run_sinkhorn(params, run),
             (None, _) => {
                 let data = Data::read(params, run)?;
-                let (fitted, outcome) = fit(params, run, &data)?;
+                let Fit { bridge, loss, outcome } = fit(params, run, &data)?;
                 // A fit that was stopped leaves a bridge all the same.
-                let (arrays, words) = fitted.to_arrays();
+                let (arrays, words) = bridge.to_arrays();
                 run.save_arrays("model.safetensors", arrays, words)?;
-                outcome?;
-                report_bridge(params, run, &fitted, Some(&data))
+                let reported = outcome.and_then(|()| report_bridge(params, run, &bridge, Some(&data)));
+                run.figure("loss", loss);
+                reported
             }
         }
     }
 }
 
-/// Fits a bridge to the data, and tells how well; the second result says whether it came to its end.
-fn fit(params: &LightSbParams, run: &mut Run, data: &Data) -> Result<(LightBridge, Result<()>)> {
+/// What fitting gives, complete or stopped.
+struct Fit {
+    /// In the units of the data.
+    bridge: LightBridge,
+    /// The loss over the steps.
+    loss: Figure,
+    /// Whether it came to its end.
+    outcome: Result<()>,
+}
+
+/// Fits a bridge to the data, and tells how well.
+fn fit(params: &LightSbParams, run: &mut Run, data: &Data) -> Result<Fit> {
     let (mut train, mut test) = data.split(params.held_out, run);
     let d = train.x0.ncols();
     let zeros = Array1::zeros(d);
@@ -240,12 +251,10 @@ fn fit(params: &LightSbParams, run: &mut Run, data: &Data) -> Result<(LightBridg
         }
         looks += 1;
     };
-    let outcome = trainer.run(&train.x0.view(), &train.x1.view(), params.steps, &run.progress(), watch);
-    if let Err(error) = &outcome
-        && !matches!(error, Error::Cancelled)
-    {
-        return outcome.map(|()| unreachable!("this is an error"));
-    }
+    let outcome = match trainer.run(&train.x0.view(), &train.x1.view(), params.steps, &run.progress(), watch) {
+        Err(error) if !matches!(error, Error::Cancelled) => return Err(error),
+        outcome => outcome,
+    };
     let seconds = started.elapsed().as_secs_f64();
     let steps = trainer.steps();
     let bridge = trainer.into_bridge();
@@ -265,8 +274,8 @@ fn fit(params: &LightSbParams, run: &mut Run, data: &Data) -> Result<(LightBridg
     // exp of the entropy: how many components of equal weight would be as varied.
     let entropy: f64 = usage.iter().filter(|w| **w > 0.0).map(|w| -w * w.ln()).sum();
     run.metric("effective components", entropy.exp(), "");
-    run.figure("loss", view::loss(objective, &curve, &held_out));
-    Ok((bridge.in_units(scale, mean0.view(), mean1.view()), outcome))
+    let loss = view::loss(objective, &curve, &held_out);
+    Ok(Fit { bridge: bridge.in_units(scale, mean0.view(), mean1.view()), loss, outcome })
 }
 
 /// Sends points through a bridge and saves all that it says of them.

@@ -99,8 +99,8 @@ pub(super) fn bridge(
         let ([a, b], [c, d]) = (plane.place(x.row(i)), plane.place(mean.row(i)));
         [a, b, c, d]
     });
-    let middle = cloud(plane.plot("mean end"), "", mapped).layer(Layer::Segments {
-        name: String::new(),
+    let middle = cloud(plane.plot("barycentric map"), "mapped", mapped).layer(Layer::Segments {
+        name: "start to mean end".into(),
         ends: arrows.collect(),
         arrows: true,
         opacity: vec![0.5],
@@ -110,8 +110,8 @@ pub(super) fn bridge(
         let places: Vec<_> = path.rows().into_iter().map(|p| plane.place(p)).collect();
         pieces.extend(places.windows(2).map(|w| [w[0][0], w[0][1], w[1][0], w[1][1]]));
     }
-    let right = cloud(plane.plot("paths"), "", mapped);
-    let right = right.layer(Layer::Segments { name: String::new(), ends: pieces, arrows: false, opacity: vec![0.6] });
+    let right = cloud(plane.plot("process"), "mapped", mapped);
+    let right = right.layer(Layer::Segments { name: "paths".into(), ends: pieces, arrows: false, opacity: vec![0.6] });
     figure.panel(left).panel(middle).panel(right)
 }
 
