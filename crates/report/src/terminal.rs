@@ -343,7 +343,7 @@ fn framed(out: &mut Lines, scale: &Labels, columns: usize, row: impl Fn(&Lines, 
 fn below(out: &mut Lines, axis: &Axis, span: Span, left: usize, columns: usize) {
     let mut line = vec![' '; left + 1 + columns];
     let mut free = 0;
-    for (place, label) in numbers(axis, span, (columns / 12).clamp(2, 9)) {
+    for (place, label) in numbers(axis, span, (columns / 9).clamp(2, 9)) {
         let label: Vec<char> = label.chars().take(16).collect();
         let centre = left as f64 + 1.0 + span.share(place) * (columns - 1) as f64;
         let start = (centre - label.len() as f64 / 2.0 + 0.5).max(0.0) as usize;
@@ -374,7 +374,7 @@ fn draw_map(out: &mut Lines, map: &HeatMap, height: usize) {
     let scale = Labels::new(&map.y, y, rows);
     let room = out.width.saturating_sub(scale.width + 2).max(8);
     // Letters are twice as high as wide: small matrices get two or more columns a cell.
-    let columns = if map.columns == 0 { room } else { (room / map.columns).clamp(1, 4) * map.columns };
+    let columns = room.checked_div(map.columns).map_or(room, |each| each.clamp(1, 4) * map.columns);
     let columns = columns.min(room);
     let cell = |row: usize, column: usize| -> Option<f64> {
         let r = row * map.rows / rows..((row + 1) * map.rows).div_ceil(rows);
