@@ -185,7 +185,16 @@ pub(crate) fn spans(plot: &Plot) -> (Span, Span) {
     }
     let x_padding = if !plot.x.categories.is_empty() || has_bars { 0.0 } else { 0.025 };
     let floor = (footed && ys == Scale::Linear).then_some(0.0);
-    (Span::of(&plot.x, x, x_padding, None), Span::of(&plot.y, y, 0.06, floor))
+    let mut y_span = Span::of(&plot.y, y, 0.06, floor);
+    if let (Scale::Linear, None, Some((low, high))) = (ys, plot.y.limits, y.0) {
+        // Widening must not show values of a sign that the data do not have: zero is the end then.
+        if low >= 0.0 && y_span.low < 0.0 && high > 0.0 {
+            y_span.low = 0.0;
+        } else if high <= 0.0 && y_span.high > 0.0 && low < 0.0 {
+            y_span.high = 0.0;
+        }
+    }
+    (Span::of(&plot.x, x, x_padding, None), y_span)
 }
 
 /// The widest and the narrowest body of a plot with equal aspect.
@@ -249,7 +258,9 @@ impl<'a> Fitted<'a> {
                 if let Some((low, high)) = band {
                     canvas.path(&pen.band(x, low, high), format!("{} fill-opacity=\"0.16\"", fill(look.ink)));
                 }
-                let paint = format!("{}{}{ROUND}", stroke(look.ink, 2.0), look.dash);
+                // Noise of thousands of points is a band, not a line: thinner strokes let its inside be seen.
+                let width = if x.len() > 2_000 { 1.2 } else { 2.0 };
+                let paint = format!("{}{}{ROUND}", stroke(look.ink, width), look.dash);
                 let runs = pen.runs(x, y);
                 canvas.path(&path_of(&runs), paint);
                 for run in runs.iter().filter(|r| r.len() == 1) {
