@@ -12,7 +12,7 @@ impl Bench for Oodl {
         let streams = Streams::new(seed);
         Ok(vec![
             online("online-20", 20, 1000, 1, streams)?,
-            online("online-64-batch-64", 64, 3_200, 64, streams)?,
+            online("online-64-batch-64", 64, 6_400, 64, streams)?,
             fast_ica(streams)?,
         ])
     }
