@@ -234,7 +234,7 @@ impl OodlParams {
                 Box::new(FrankWolfe::new(start, self.schedule())?.with_completion(self.completion))
             }
 
-            Algorithm::RiemannianSgd => Box::new(RiemannianSgd::new(start, 0.1)),
+            Algorithm::RiemannianSgd => Box::new(RiemannianSgd::new(start, 0.3)),
             // λ = 0.3 shrinks codes of variance about 1 moderately; no value suits every input.
             Algorithm::OnlineLasso => Box::new(OnlineLasso::new(start, 0.3)),
             Algorithm::Msp3 => Box::new(Msp::new(3, start, progress)?),
