@@ -174,7 +174,9 @@ impl<'p> Objective<'p> {
             let cost = problem.cost_column(j);
             let column = match self.formulation {
                 Formulation::Dual => conjugate::dual_entries(self.regulariser, alpha, beta[j], cost, &mut scratch),
-                Formulation::SemiDual => conjugate::semi_dual_entries(self.regulariser, self.ridge, alpha, b, cost, &mut scratch),
+                Formulation::SemiDual => {
+                    conjugate::semi_dual_entries(self.regulariser, self.ridge, alpha, b, cost, &mut scratch)
+                }
             };
             scratch.entries.sort_unstable_by_key(|e| e.0);
             read.plan.push_column(scratch.entries.iter().copied());
