@@ -50,7 +50,6 @@ impl Half {
         let (first, rest) = shares[..used].split_first_mut().expect("a batch is not empty");
         for other in rest {
             first.moments.log_sum += other.moments.log_sum;
-            first.moments.weights += &other.moments.weights;
             first.moments.statistics += &other.moments.statistics;
         }
     }
@@ -89,27 +88,27 @@ impl Likelihood {
         let mut by_spread = Array2::zeros((d, d));
         let mut second = Array2::zeros((d, d));
         for k in 0..bridge.components() {
-            let weight = gamma.weights[k] / n1;
-            gradient.log_alpha[k] = kappa.weights[k] / n0 - weight;
             let (centre, spectrum) = (bridge.centres.row(k), bridge.spectrum.row(k));
             let (of_x, of_y) = (kappa.statistics.row(k), gamma.statistics.row(k));
             let (of_x, of_y) = (of_x.as_slice().expect("contiguous"), of_y.as_slice().expect("contiguous"));
+            let weight = of_y[0] / n1;
+            gradient.log_alpha[k] = of_x[0] / n0 - weight;
             if bridge.axes.is_none() {
                 for j in 0..d {
                     let (r, s) = (centre[j], spectrum[j]);
-                    let first = of_y[j] / n1 - weight * r;
-                    gradient.centres[[k, j]] = (of_x[j] / n0 - first / s) / epsilon;
+                    let first = of_y[1 + j] / n1 - weight * r;
+                    gradient.centres[[k, j]] = (of_x[1 + j] / n0 - first / s) / epsilon;
                     // E γ (y − r)² = E γ y² − 2 r E γ (y − r) − r² E γ
-                    let centred = of_y[d + j] / n1 - 2.0 * r * first - weight * r * r;
-                    let by_x = 0.5 * of_x[d + j] / n0 * s / epsilon;
+                    let centred = of_y[1 + d + j] / n1 - 2.0 * r * first - weight * r * r;
+                    let by_x = 0.5 * of_x[1 + d + j] / n0 * s / epsilon;
                     gradient.log_spectrum[[k, j]] = by_x - 0.5 * (centred / (epsilon * s) - weight);
                 }
             } else {
                 let precision = bridge.map_spread(k, |s| 1.0 / s);
-                let first: Array1<f64> = (0..d).map(|j| of_y[j] / n1 - weight * centre[j]).collect();
+                let first: Array1<f64> = (0..d).map(|j| of_y[1 + j] / n1 - weight * centre[j]).collect();
                 let pulled = precision.dot(&first);
                 for j in 0..d {
-                    gradient.centres[[k, j]] = (of_x[j] / n0 - pulled[j]) / epsilon;
+                    gradient.centres[[k, j]] = (of_x[1 + j] / n0 - pulled[j]) / epsilon;
                 }
                 statistics.matrix(of_y, second.view_mut());
                 for i in 0..d {

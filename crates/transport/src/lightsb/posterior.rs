@@ -57,10 +57,10 @@ impl<'a> Posterior<'a> {
             }
             let offset = bridge.rotate_back(k, offset.view());
             let mut row = quadratics.coefficients.row_mut(k);
-            Zip::from(row.slice_mut(ndarray::s![..d])).and(&offset).for_each(|c, o| *c = rate * o / epsilon);
+            Zip::from(row.slice_mut(ndarray::s![1..=d])).and(&offset).for_each(|c, o| *c = rate * o / epsilon);
             match &bridge.axes {
                 None => {
-                    Zip::from(row.slice_mut(ndarray::s![d..]))
+                    Zip::from(row.slice_mut(ndarray::s![1 + d..]))
                         .and(&gain)
                         .for_each(|c, m| *c = 0.5 * rate * rate * m / epsilon);
                     gain_rows.row_mut(k).assign(&gain);
@@ -74,7 +74,7 @@ impl<'a> Posterior<'a> {
                 }
             }
             offsets.row_mut(k).assign(&offset);
-            quadratics.constants[k] = constant;
+            quadratics.coefficients[[k, 0]] = constant;
         }
         Self { bridge, quadratics, rate, gain, gain_rows, offsets }
     }

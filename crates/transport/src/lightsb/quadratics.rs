@@ -1,7 +1,7 @@
 //! The kernel of the method: K quadratic functions of a point, for many points at once, as one matrix product.
 //!
 //! log c, log v and the log-weights of the drift are all log-sum-exps of quadratics q_k(x) = x'M_k x + b_k'x + a_k. A
-//! quadratic is linear in the statistics φ(x) = (x, x²), or (x, x x') where M_k is full, so the values of all K at n
+//! quadratic is linear in the statistics φ(x) = (1, x, x²), or (1, x, x x') where M_k is full, so the values of all K at n
 //! points are one product of φ (n, F) with the coefficients (F, K), and the means of φ under the K weights, from which
 //! gradients are made, are another.
 
@@ -15,12 +15,12 @@ const CHUNK: usize = 256;
 /// Which statistics of a point φ holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Statistics {
-    /// x_i, then x_i².
+    /// 1, then x_i, then x_i².
     Diagonal {
         /// Dimension of a point.
         dim: usize,
     },
-    /// x_i, then x_i x_j for j ≤ i, row by row.
+    /// 1, then x_i, then x_i x_j for j ≤ i, row by row.
     Full {
         /// Dimension of a point.
         dim: usize,
@@ -31,8 +31,8 @@ impl Statistics {
     /// The number F of statistics.
     pub fn count(self) -> usize {
         match self {
-            Self::Diagonal { dim } => 2 * dim,
-            Self::Full { dim } => dim + dim * (dim + 1) / 2,
+            Self::Diagonal { dim } => 1 + 2 * dim,
+            Self::Full { dim } => 1 + dim + dim * (dim + 1) / 2,
         }
     }
 
@@ -48,7 +48,9 @@ impl Statistics {
         let d = self.dim();
         for (x, mut phi) in x.rows().into_iter().zip(phi.rows_mut()) {
             let phi = phi.as_slice_mut().expect("statistics are contiguous");
-            let (linear, quadratic) = phi.split_at_mut(d);
+            let (one, rest) = phi.split_at_mut(1);
+            let (linear, quadratic) = rest.split_at_mut(d);
+            one[0] = 1.0;
             linear.iter_mut().zip(x).for_each(|(l, &x)| *l = x);
             match self {
                 Self::Diagonal { .. } => quadratic.iter_mut().zip(&*linear).for_each(|(q, x)| *q = x * x),
@@ -64,10 +66,10 @@ impl Statistics {
         }
     }
 
-    /// Writes the coefficients of x'M x for a symmetric M (d, d) behind the d linear ones.
+    /// Writes the coefficients of x'M x for a symmetric M (d, d) behind the constant and the d linear ones.
     pub fn set_matrix(self, matrix: ArrayView2<'_, f64>, coefficients: &mut [f64]) {
         let d = self.dim();
-        let mut place = d;
+        let mut place = 1 + d;
         for i in 0..d {
             for j in 0..=i {
                 coefficients[place] = if i == j { matrix[[i, i]] } else { matrix[[i, j]] + matrix[[j, i]] };
@@ -76,10 +78,10 @@ impl Statistics {
         }
     }
 
-    /// The symmetric matrix (d, d) whose lower triangle stands behind the d linear statistics.
+    /// The symmetric matrix (d, d) whose lower triangle stands behind the linear statistics.
     pub fn matrix(self, statistics: &[f64], mut matrix: ArrayViewMut2<'_, f64>) {
         let d = self.dim();
-        let mut place = d;
+        let mut place = 1 + d;
         for i in 0..d {
             for j in 0..=i {
                 matrix[[i, j]] = statistics[place];
@@ -97,8 +99,6 @@ pub struct Quadratics {
     pub statistics: Statistics,
     /// Coefficients of φ, (K, F).
     pub coefficients: Array2<f64>,
-    /// The constants a_k (K).
-    pub constants: Array1<f64>,
 }
 
 /// Weights of K quadratics summed over a batch, in the terms that gradients need.
@@ -106,9 +106,7 @@ pub struct Quadratics {
 pub struct Moments {
     /// Σ over points of log Σ_k exp q_k.
     pub log_sum: f64,
-    /// Σ over points of the weight w_k = exp q_k / Σ exp q (K).
-    pub weights: Array1<f64>,
-    /// Σ over points of w_k φ (K, F).
+    /// Σ over points of w_k φ (K, F), with the weight w_k = exp q_k / Σ exp q; the first column is Σ w_k.
     pub statistics: Array2<f64>,
 }
 
@@ -127,11 +125,7 @@ impl Workspace {
         Self {
             phi: Array2::zeros((batch, statistics.count())),
             values: Array2::zeros((batch, components)),
-            moments: Moments {
-                log_sum: 0.0,
-                weights: Array1::zeros(components),
-                statistics: Array2::zeros((components, statistics.count())),
-            },
+            moments: Moments { log_sum: 0.0, statistics: Array2::zeros((components, statistics.count())) },
         }
     }
 }
@@ -139,16 +133,12 @@ impl Workspace {
 impl Quadratics {
     /// K quadratics that are zero.
     pub fn zeros(components: usize, statistics: Statistics) -> Self {
-        Self {
-            statistics,
-            coefficients: Array2::zeros((components, statistics.count())),
-            constants: Array1::zeros(components),
-        }
+        Self { statistics, coefficients: Array2::zeros((components, statistics.count())) }
     }
 
     /// The number K.
     fn components(&self) -> usize {
-        self.constants.len()
+        self.coefficients.nrows()
     }
 
     /// log Σ_k exp q_k (n) and the weights exp q_k / Σ exp q (n, K) at the rows of `x` (n, d).
@@ -192,18 +182,14 @@ impl Quadratics {
         self.statistics.fill(x, phi.view_mut());
         self.values(phi.view(), values.view_mut());
         moments.log_sum = 0.0;
-        moments.weights.fill(0.0);
         for mut row in values.rows_mut() {
             moments.log_sum += vector::softmax(row.as_slice_mut().expect("values are contiguous"));
-            moments.weights += &row;
         }
         linalg::gemm(1.0, values.t(), phi.view(), false, moments.statistics.view_mut());
     }
 
-    fn values(&self, phi: ArrayView2<'_, f64>, mut values: ArrayViewMut2<'_, f64>) {
-        for mut row in values.rows_mut() {
-            row.assign(&self.constants);
-        }
-        linalg::gemm(1.0, phi, self.coefficients.t(), true, values);
+    /// All K values at n points, (n, K), from φ (n, F).
+    fn values(&self, phi: ArrayView2<'_, f64>, values: ArrayViewMut2<'_, f64>) {
+        linalg::gemm(1.0, phi, self.coefficients.t(), false, values);
     }
 }
