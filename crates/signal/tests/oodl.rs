@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, ArrayView2, Axis, array, s};
 use offprint_core::artifact::{Artifact, read_safetensors};
 use offprint_core::random::Streams;
-use offprint_core::{Array, Cancel, Error, Observer, Paper, Progress, Report, Run, Scale, Source, Verdict};
+use offprint_core::{Array, Cancel, Error, Method, Observer, Paper, Progress, Report, Run, Scale, Source, Verdict};
 use offprint_math::linalg;
 use offprint_signal::oodl::objective::{gap, mean_gradient};
 use offprint_signal::oodl::*;
@@ -587,6 +587,31 @@ fn a_file_that_grew_is_gone_on_with_where_the_model_stopped() {
     save(samples.slice(s![..100, ..]));
     let model = directory.path().join("short/model.safetensors");
     assert!(message(json!({"input": file, "whiten": "none", "resume": model})).contains("has seen 500"));
+}
+
+#[test]
+fn chunks_in_memory_are_all_new() {
+    let directory = tempfile::tempdir().unwrap();
+    let samples = BernoulliGaussian::new(4, 0.3, 0.0, streams(37)).unwrap().samples(0, 600);
+    let paper = paper();
+    let mut model = None;
+    for (k, chunk) in samples.axis_chunks_iter(Axis(0), 200).enumerate() {
+        let out = directory.path().join(k.to_string());
+        let mut run = Run::new(paper.card()).with_out(out.clone()).unwrap();
+        let parameters = OodlParams {
+            input: Source::from(Array::from(chunk.to_owned())),
+            whiten: Some(Whitening::None),
+            resume: model,
+            ..OodlParams::default()
+        };
+        Oodl::run(&parameters, &mut run).unwrap();
+        model = Some(out.join("model.safetensors"));
+    }
+    let mut whole =
+        FrankWolfe::new(random_orthogonal(4, &mut streams(0).stream("start").rng(0)).unwrap(), Schedule::default())
+            .unwrap();
+    samples.outer_iter().for_each(|y| whole.step(y.insert_axis(Axis(0))).unwrap());
+    assert_eq!(Checkpoint::read(&model.unwrap()).unwrap().state.as_ref(), Some(whole.state()));
 }
 
 #[test]

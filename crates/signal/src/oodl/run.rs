@@ -493,8 +493,10 @@ impl Method for Oodl {
                     let problem = format!("has samples of {n} values, but the model takes samples of {learned_on}");
                     return Err(Error::input(p.input.to_string(), problem));
                 }
-                // Standard input cannot be gone back to: whatever comes is new.
-                if checkpoint.position.source == position.source && !p.is_standard_input() && !p.freeze {
+                // Standard input cannot be gone back to, and an array in memory has no name to be known again by:
+                // whatever comes is new.
+                let known = p.input.is_builtin() || p.input.path().is_some();
+                if known && checkpoint.position.source == position.source && !p.freeze {
                     position = checkpoint.position.clone();
                 }
                 let go_on = |state| {
