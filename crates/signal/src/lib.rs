@@ -2,7 +2,9 @@
 
 use offprint_core::Paper;
 
+pub mod spright;
+
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![]
+    vec![offprint_core::paper!("spright", spright::Spright)]
 }
