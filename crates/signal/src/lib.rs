@@ -2,9 +2,10 @@
 
 use offprint_core::Paper;
 
+pub mod oodl;
 pub mod spright;
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![offprint_core::paper!("spright", spright::Spright)]
+    vec![offprint_core::paper!("oodl", oodl::Oodl), offprint_core::paper!("spright", spright::Spright)]
 }

@@ -1,0 +1,43 @@
+//! Small real data sets that several papers run on.
+//!
+//! They are compiled into the program, so that a run needs no files and no network. Each stands in `data/` with its
+//! licence beside it.
+
+use ndarray::Array2;
+
+/// Number of images in [`digits`].
+const DIGITS: usize = 1797;
+/// Pixels per image of [`digits`].
+const PIXELS: usize = 8 * 8;
+
+/// Handwritten digits: images `(1797, 64)` of 8 × 8 pixels row by row with values 0 (paper) to 16 (ink), and the digit
+/// 0..=9 that each shows.
+///
+/// The test set of *Optical Recognition of Handwritten Digits* (E. Alpaydin, C. Kaynak, UCI Machine Learning Repository,
+/// 1998, <https://doi.org/10.24432/C50P49>, CC BY 4.0), in the order of scikit-learn's `load_digits`.
+pub fn digits() -> (Array2<f64>, Vec<u8>) {
+    let pixels: &[u8; DIGITS * PIXELS] = include_bytes!("../data/digits-images.u8");
+    let labels: &[u8; DIGITS] = include_bytes!("../data/digits-labels.u8");
+    let images = Array2::from_shape_fn((DIGITS, PIXELS), |(i, j)| f64::from(pixels[i * PIXELS + j]));
+    (images, labels.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_those_of_scikit_learn() {
+        // From scikit-learn 1.9: load_digits().data.sum(), .data.max(), numpy.bincount(.target), .data[0, :16].
+        let (images, labels) = digits();
+        assert_eq!(images.sum(), 561_718.0);
+        assert_eq!(images.iter().copied().fold(0.0, f64::max), 16.0);
+        let counts = labels.iter().fold([0; 10], |mut counts, &label| {
+            counts[usize::from(label)] += 1;
+            counts
+        });
+        assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
+        let top = [0., 0., 5., 13., 9., 1., 0., 0., 0., 0., 13., 15., 10., 15., 5., 0.];
+        assert_eq!(images.row(0).as_slice().map(|row| &row[..16]), Some(&top[..]));
+    }
+}

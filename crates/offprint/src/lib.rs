@@ -1,0 +1,15 @@
+//! The catalogue: every field of Offprint under one name.
+//!
+//! A program that needs one method depends on its field's crate alone (`offprint-signal`, `offprint-transport`); this
+//! crate lists them all, for the command line, the page and Python.
+
+pub use offprint_core as core;
+pub use offprint_signal as signal;
+pub use offprint_transport as transport;
+
+use offprint_core::Paper;
+
+/// All papers, field by field.
+pub fn papers() -> Vec<Paper> {
+    [signal::papers(), transport::papers()].into_iter().flatten().collect()
+}
