@@ -163,7 +163,8 @@ impl Params for SparseOtParams {
         if self.compare.contains(&0) {
             return Err(Error::parameter("compare", "0", "values of k of at least 1"));
         }
-        if !self.cost.is_builtin() && !(self.x.is_builtin() && self.y.is_builtin()) {
+        let has_points = !(self.x.is_builtin() && self.y.is_builtin());
+        if !self.cost.is_builtin() && has_points {
             return Err(Error::parameter("cost", &self.cost, "left out if --x and --y are given"));
         }
         if self.x.is_builtin() != self.y.is_builtin() {
@@ -558,14 +559,23 @@ pub(super) fn digit_router(run: &Run, index: u64, tokens: usize, experts: usize)
     linear_router(images.slice(s![..tokens.min(images.nrows()), ..]), weights.view())
 }
 
-/// Every router on the same affinities: name and routing.
+/// Every router on the same affinities.
+pub(super) struct Routers {
+    pub(super) solution: Solution,
+    /// The strictly k-sparse plan, if the experts' capacities allow one.
+    pub(super) rounded: Option<Rounded>,
+    /// Name and routing; the relaxed plan first, then the strict one if there is one.
+    pub(super) all: Vec<(&'static str, Routing)>,
+}
+
+/// Routes by all routers.
 pub(super) fn routers(
     affinity: ArrayView2<'_, f64>,
     capacity: usize,
     gamma: f64,
     settings: &Settings,
     progress: &Progress,
-) -> Result<(Solution, Option<Rounded>, Vec<(&'static str, Routing)>)> {
+) -> Result<Routers> {
     let problem = router_problem(affinity)?;
     let k = capacity.min(problem.rows());
     let solution = solve(&problem, Regulariser::Sparse { gamma, k }, settings, progress)?;
@@ -579,7 +589,7 @@ pub(super) fn routers(
     all.push(("top-2 with drops", Routing::new(affinity, top_choices(affinity, 2, capacity))));
     all.push(("Sinkhorn, then top-1", Routing::new(affinity, sinkhorn)));
     all.push(("expert choice", Routing::new(affinity, expert_choice(affinity, k))));
-    Ok((solution, rounded, all))
+    Ok(Routers { solution, rounded, all })
 }
 
 fn routing(params: &SparseOtParams, run: &mut Run) -> Result<()> {
@@ -593,7 +603,7 @@ fn routing(params: &SparseOtParams, run: &mut Run) -> Result<()> {
     if capacity * n < m {
         run.warn(format!("{n} experts of capacity {capacity} cannot serve {m} tokens in full"));
     }
-    let (solution, rounded, all) =
+    let Routers { solution, rounded, all } =
         routers(affinity.view(), capacity, params.gamma, &params.settings(), &run.progress())?;
     run.metric("certificate", solution.certificate(), "");
     run.metric("capacity", capacity as f64, "tokens");
