@@ -9,11 +9,19 @@ use crate::linalg;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
 use offprint_core::{Error, Result};
 
-/// Steps after which the decomposition takes over: smallest singular values below about 10⁻⁵ of the largest.
-const MOST_STEPS: usize = 28;
+/// Steps after which the decomposition takes over: they cost as much, and reach down to about 10⁻⁹ of the largest
+/// singular value.
+const MOST_STEPS: usize = 40;
 
-/// The l for which the first steps are stretched.
+/// The l for which steps are stretched. A smaller one would lift farther in one round but keep the values near 1 away
+/// from it longer; matrices that need it get another round.
 const SMALLEST: f64 = 1e-3;
+
+/// The part of its largest eigenvalue below which XᵀX counts as singular.
+const SINGULAR: f64 = 1e-12;
+
+/// How strongly a preferred factor breaks ties, relative to the norm of the matrix.
+const TIE: f64 = 1e-5;
 
 /// ‖I − XᵀX‖² from which one more step, which squares the norm, reaches rounding.
 const LAST_STEP: f64 = 1e-16;
@@ -46,18 +54,11 @@ impl Polar {
     /// # Panics
     /// If a shape is not (n, n).
     pub fn factor(&mut self, a: ArrayView2<'_, f64>, mut out: ArrayViewMut2<'_, f64>) -> Result<()> {
-        assert_eq!(a.dim(), self.x.dim(), "shape of the matrix");
-        let largest = a.iter().fold(0.0f64, |m, x| if x.is_finite() { m.max(x.abs()) } else { f64::INFINITY });
-        if largest.is_infinite() {
-            return Err(Error::Numerical("the polar factor of a matrix with entries that are not finite".into()));
-        }
+        let largest = self.load(a)?;
         if largest == 0.0 {
             out.fill(0.0);
             out.diag_mut().fill(1.0);
-            return Ok(());
-        }
-        Zip::from(&mut self.x).and(a).for_each(|x, &a| *x = a / largest);
-        if self.newton_schulz() {
+        } else if self.newton_schulz(true) {
             out.assign(&self.x);
         } else {
             Zip::from(&mut self.x).and(a).for_each(|x, &a| *x = a / largest);
@@ -66,8 +67,52 @@ impl Polar {
         Ok(())
     }
 
-    /// Iterates on `x`; `false` if that does not converge soon.
-    fn newton_schulz(&mut self) -> bool {
+    /// The same, but where `a` is too nearly singular to determine the factor, of all (almost) nearest orthogonal
+    /// matrices the one nearest to `prefer` (n, n): the factor of a + 10⁻⁵ ‖a‖ prefer. For `a` = 0 that of `prefer`.
+    ///
+    /// # Errors
+    /// Entries that are not finite.
+    ///
+    /// # Panics
+    /// If a shape is not (n, n).
+    pub fn factor_near(
+        &mut self,
+        a: ArrayView2<'_, f64>,
+        prefer: ArrayView2<'_, f64>,
+        mut out: ArrayViewMut2<'_, f64>,
+    ) -> Result<()> {
+        let largest = self.load(a)?;
+        if largest == 0.0 {
+            return self.factor(prefer, out);
+        }
+        if !self.newton_schulz(true) {
+            let norm = (a.iter().map(|a| (a / largest).powi(2)).sum::<f64>()).sqrt();
+            let perturbed = |a: f64, prefer: f64| a / largest + TIE * norm * prefer;
+            Zip::from(&mut self.x).and(a).and(prefer).for_each(|x, &a, &p| *x = perturbed(a, p));
+            if !self.newton_schulz(false) {
+                Zip::from(&mut self.x).and(a).and(prefer).for_each(|x, &a, &p| *x = perturbed(a, p));
+                self.x = linalg::polar(self.x.view())?;
+            }
+        }
+        out.assign(&self.x);
+        Ok(())
+    }
+
+    /// Sets `x` to `a` divided by its largest entry and gives that.
+    fn load(&mut self, a: ArrayView2<'_, f64>) -> Result<f64> {
+        assert_eq!(a.dim(), self.x.dim(), "shape of the matrix");
+        let largest = a.iter().fold(0.0f64, |m, x| if x.is_finite() { m.max(x.abs()) } else { f64::INFINITY });
+        if largest.is_infinite() {
+            return Err(Error::Numerical("the polar factor of a matrix with entries that are not finite".into()));
+        }
+        if largest > 0.0 {
+            Zip::from(&mut self.x).and(a).for_each(|x, &a| *x = a / largest);
+        }
+        Ok(largest)
+    }
+
+    /// Iterates on `x`; `false` if that does not converge soon, or at once if `refuse_singular` and it would not.
+    fn newton_schulz(&mut self, refuse_singular: bool) -> bool {
         self.square();
         let n = self.gram.nrows();
         let entries = |a: &Array2<f64>| a.iter().map(|x| x * x).sum::<f64>();
@@ -77,6 +122,9 @@ impl Polar {
         let (shrink, mut lowest) = if spread < NEAR {
             (n as f64 / trace, 1.0)
         } else {
+            if refuse_singular && self.is_singular() {
+                return false;
+            }
             // The largest eigenvalue is at most any row's sum of absolute values and at most the Frobenius norm.
             let row_sum = |row: ndarray::ArrayView1<'_, f64>| row.iter().map(|x| x.abs()).sum::<f64>();
             let rows = self.gram.outer_iter().map(row_sum).fold(0.0, f64::max);
@@ -94,7 +142,35 @@ impl Polar {
             if residual < LAST_STEP {
                 return true;
             }
+            if rho == 1.0 && residual > NEAR {
+                // The round is over, but not all have come near 1: the others started below `SMALLEST`.
+                lowest = SMALLEST;
+            }
             self.square();
+        }
+        false
+    }
+
+    /// Whether the smallest pivot of Cholesky's elimination of XᵀX, which bounds its smallest eigenvalue from above, is
+    /// below `SINGULAR` of the largest. A sixth of a step's work.
+    fn is_singular(&mut self) -> bool {
+        let n = self.gram.nrows();
+        self.next.assign(&self.gram);
+        let least = SINGULAR * self.gram.diag().iter().copied().fold(0.0, f64::max);
+        let cells = self.next.as_slice_mut().expect("standard layout");
+        for k in 0..n {
+            let (above, below) = cells.split_at_mut((k + 1) * n);
+            let row = &above[k * n..];
+            let pivot = row[k];
+            if pivot <= least {
+                return true;
+            }
+            for (i, below) in (k + 1..n).zip(below.chunks_exact_mut(n)) {
+                let factor = row[i] / pivot;
+                for (b, r) in below[i..].iter_mut().zip(&row[i..]) {
+                    *b -= factor * r;
+                }
+            }
         }
         false
     }
@@ -184,6 +260,22 @@ mod tests {
         for scale in [1e-290, 1e-8, 1e8, 1e290] {
             assert!(distance(&factor(&(&a * scale)), &factor(&a)) < 1e-13, "{scale}");
         }
+    }
+
+    #[test]
+    fn ties_are_broken_towards_the_preferred_factor() {
+        // diag(2, 1, 0, 0) leaves the lower right block open: there the factor is the preferred one's own.
+        let a = Array2::from_diag(&array![2.0, 1.0, 0.0, 0.0]);
+        let mut prefer = Array2::eye(4);
+        (prefer[[2, 2]], prefer[[2, 3]], prefer[[3, 2]], prefer[[3, 3]]) = (0.0, 1.0, -1.0, 0.0);
+        let mut out = Array2::zeros((4, 4));
+        Polar::new(4).factor_near(a.view(), prefer.view(), out.view_mut()).unwrap();
+        assert!(distance(&out, &prefer) < 1e-12);
+        // A matrix that determines its factor is not moved.
+        let a = &(Array2::eye(6) * 2.0) + &gaussian(6, 5);
+        let mut out = Array2::zeros((6, 6));
+        Polar::new(6).factor_near(a.view(), gaussian(6, 6).view(), out.view_mut()).unwrap();
+        assert!(distance(&out, &factor(&a)) == 0.0);
     }
 
     #[test]

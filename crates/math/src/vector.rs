@@ -1,8 +1,8 @@
 //! Elementary functions over slices: exponential, logarithm, log-sum-exp and softmax.
 //!
 //! The standard library calls one scalar routine per element. Here the same polynomial runs over a whole slice in loops
-//! without branches, which the compiler turns into vector instructions; on x86-64 with AVX2 and FMA (asked at run time)
-//! eight or sixteen elements are in flight at once. Errors stay below 2 units in the last place for `f64` and `f32`;
+//! without branches, which the compiler turns into vector instructions; on x86-64 those of AVX-512 or of AVX2 with
+//! FMA, if the processor says at run time that it has them. Errors stay below 2 units in the last place for `f64` and `f32`;
 //! subnormal numbers, zeros, infinities and NaN come out as from the standard library.
 //!
 //! ```
@@ -22,8 +22,8 @@ pub trait Real: Scalar {}
 impl Real for f32 {}
 impl Real for f64 {}
 
-/// A public function over one slice, compiled twice: for AVX2 + FMA, taken if the processor has them, and for any
-/// processor. The second parameter of the kernel says whether a fused multiply-add is one instruction; where it is not,
+/// A public function over one slice, compiled for AVX-512, for AVX2 with FMA and for any processor; the first of them
+/// that the processor knows is taken. The second parameter of the kernel says whether a fused multiply-add is one instruction; where it is not,
 /// it would be a call to a slow routine.
 macro_rules! over_slice {
     ($(#[$doc:meta])* $name:ident($values:ident: $slice:ty) $(-> $output:ty)? = $kernel:ident) => {
@@ -31,13 +31,26 @@ macro_rules! over_slice {
         pub fn $name<T: Real>($values: $slice) $(-> $output)? {
             #[cfg(target_arch = "x86_64")]
             {
+                #[target_feature(enable = "avx512f,avx512dq,avx512vl,fma")]
+                fn widest<T: Real>($values: $slice) $(-> $output)? {
+                    $kernel::<T, true>($values)
+                }
                 #[target_feature(enable = "avx2,fma")]
                 fn wide<T: Real>($values: $slice) $(-> $output)? {
                     $kernel::<T, true>($values)
                 }
-                // The standard library remembers both answers.
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                    // SAFETY: the processor has just said that it knows the instructions `wide` is compiled for.
+                // The standard library remembers the answers.
+                let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+                if fma
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                {
+                    // SAFETY: the processor has just said that it knows the instructions `widest` is compiled for.
+                    return unsafe { widest($values) };
+                }
+                if fma {
+                    // SAFETY: as above, for the instructions of `wide`.
                     return unsafe { wide($values) };
                 }
             }

@@ -2,9 +2,12 @@
 
 use super::Learner;
 use super::objective::{self, Codes};
+use clap::ValueEnum;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
 use offprint_core::{Error, Result};
 use offprint_math::polar::Polar;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// The two step sizes, as functions of the step number t = 1, 2, …
 ///
@@ -49,6 +52,18 @@ impl Schedule {
     }
 }
 
+/// Which minimiser S_t is where G_t has not full rank: the first samples, atoms not seen for long, or, without
+/// averaging, every step of a small batch. All of them are equally good for the paper; they are not for the outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Completion {
+    /// Whatever −U Vᵀ of the singular value decomposition gives, as the paper has it.
+    #[default]
+    Svd,
+    /// The one nearest to D_t, which leaves alone what the samples say nothing of (an extension of ours).
+    Nearest,
+}
+
 /// What is carried from one sample to the next: 2 N² numbers, whatever the length of the stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
@@ -69,9 +84,11 @@ pub struct State {
 pub struct FrankWolfe {
     state: State,
     schedule: Schedule,
+    completion: Completion,
     gap: f64,
     // Memory that the steps reuse.
     vertex: Array2<f64>,
+    opposite: Array2<f64>,
     polar: Polar,
     codes: Codes,
     scaled: Array2<f64>,
@@ -98,7 +115,10 @@ impl FrankWolfe {
             let (d, g) = (state.dictionary.shape(), state.gradient.shape());
             return bad(format!("has shape {d:?} and its gradient {g:?}; both must be square, equal and not empty"));
         }
-        if !state.dictionary.iter().chain(&state.gradient).all(|x| x.is_finite()) || !(state.unit >= 0.0) {
+        if !state.dictionary.iter().chain(&state.gradient).all(|x| x.is_finite())
+            || state.unit.is_nan()
+            || state.unit < 0.0
+        {
             return bad("has entries that are not finite".into());
         }
         let norm = offprint_math::linalg::svd(state.dictionary.view())?.1[0];
@@ -109,12 +129,20 @@ impl FrankWolfe {
         Ok(Self {
             state,
             schedule,
+            completion: Completion::default(),
             gap: f64::NAN,
             vertex: zeros(),
+            opposite: zeros(),
             polar: Polar::new(n),
             codes: Codes::default(),
             scaled: Array2::zeros((0, n)),
         })
+    }
+
+    /// The same learner with another choice among equally good steps.
+    pub fn with_completion(mut self, completion: Completion) -> Self {
+        self.completion = completion;
+        self
     }
 
     /// What a checkpoint keeps.
@@ -154,15 +182,21 @@ impl FrankWolfe {
         objective::accumulate_gradient(dictionary, scaled, weight, gradient, &mut self.codes);
 
         // 2. S_t = argmin_{‖S‖₂≤1} ⟨S, G_t⟩ = −Polar(G_t).
-        if self.state.gradient.iter().any(|&g| g != 0.0) {
-            self.polar.factor(self.state.gradient.view(), self.vertex.view_mut())?;
-            // 3. D_{t+1} = D_t + γ_t (S_t − D_t), and on the way ⟨D_t − S_t, G_t⟩.
-            self.gap =
-                move_towards(self.state.dictionary.view_mut(), self.vertex.view(), self.state.gradient.view(), gamma)
-                    * self.state.unit.powi(3);
-        } else {
+        if self.state.gradient.iter().all(|&g| g == 0.0) {
             // Nothing but zeros so far: every point of the ball is a minimiser, so D stays.
             self.gap = 0.0;
+        } else {
+            let (gradient, vertex) = (self.state.gradient.view(), self.vertex.view_mut());
+            match self.completion {
+                Completion::Svd => self.polar.factor(gradient, vertex)?,
+                Completion::Nearest => {
+                    Zip::from(&mut self.opposite).and(&self.state.dictionary).for_each(|o, &d| *o = -d);
+                    self.polar.factor_near(gradient, self.opposite.view(), vertex)?;
+                }
+            }
+            // 3. D_{t+1} = D_t + γ_t (S_t − D_t), and on the way ⟨D_t − S_t, G_t⟩.
+            let (dictionary, gradient) = (self.state.dictionary.view_mut(), self.state.gradient.view());
+            self.gap = move_towards(dictionary, self.vertex.view(), gradient, gamma) * self.state.unit.powi(3);
         }
         self.state.steps = t;
         Ok(())

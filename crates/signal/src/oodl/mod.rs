@@ -17,7 +17,7 @@ mod synthetic;
 pub use baselines::{Ksvd, L1Subgradient, Msp, OnlineLasso, RiemannianSgd};
 pub use checkpoint::{Checkpoint, Position};
 pub use coding::{Transform, dct, dct_images, is_sparse, kurtosis, principal_axes};
-pub use frank_wolfe::{FrankWolfe, Schedule, State};
+pub use frank_wolfe::{Completion, FrankWolfe, Schedule, State};
 pub use pipeline::{Pipeline, Settings};
 pub use preprocessing::{Preprocessing, Whitening, constant_columns};
 pub use recovery::{aligned, random_orthogonal, recovery_error};

@@ -1,7 +1,7 @@
 //! One sample after the other into a learner: burn-in, whitening, clipping, batches; at any moment a checkpoint.
 
 use super::checkpoint::{Checkpoint, Position};
-use super::{FrankWolfe, Learner, Preprocessing, Schedule, Transform, Whitening};
+use super::{Learner, Preprocessing, State, Transform, Whitening};
 use ndarray::{Array2, ArrayView2};
 use offprint_core::{Error, Result};
 
@@ -61,7 +61,7 @@ impl Pipeline {
         if settings.batch == 0 {
             return Err(Error::parameter("batch", 0, "at least 1"));
         }
-        if let Some(clip) = settings.clip.filter(|&c| !(c > 0.0)) {
+        if let Some(clip) = settings.clip.filter(|&c| c.is_nan() || c <= 0.0) {
             return Err(Error::parameter("clip", clip, "above 0"));
         }
         if let Some(burn_in) = settings.burn_in.filter(|&b| settings.whitening == Whitening::Zca && b < n) {
@@ -80,13 +80,17 @@ impl Pipeline {
         })
     }
 
-    /// A pipeline that goes on from `checkpoint` with the averaged Frank–Wolfe learner, exactly as if it had never
-    /// stopped. Whitening that is fixed already stays as it is, whatever `settings` say.
+    /// A pipeline that goes on from `checkpoint`, exactly as if it had never stopped, with the learner that `go_on`
+    /// makes of the state, or `make` if the burn-in was not over. Whitening that is fixed already stays as it is,
+    /// whatever `settings` say.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new), and whatever `go_on` says.
     pub fn resume(
         checkpoint: Checkpoint,
         settings: Settings,
-        schedule: Schedule,
         make: impl FnMut(usize) -> Result<Box<dyn Learner>> + Send + 'static,
+        go_on: impl FnOnce(State) -> Result<Box<dyn Learner>>,
     ) -> Result<Self> {
         let mut pipeline = Self::new(checkpoint.pending.ncols(), settings, make)?;
         pipeline.pending = checkpoint.pending.iter().copied().collect();
@@ -94,7 +98,7 @@ impl Pipeline {
             (checkpoint.learned, checkpoint.clipped, checkpoint.energy);
         pipeline.preprocessing = checkpoint.preprocessing;
         if let Some(state) = checkpoint.state {
-            pipeline.learner = Some(Box::new(FrankWolfe::resume(state, schedule)?));
+            pipeline.learner = Some(go_on(state)?);
         }
         Ok(pipeline)
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub enum Whitening {
     /// Nothing: the samples come from an orthogonal model.
     None,
-    /// The mean is taken off.
+    /// The mean is taken off, and columns that do not vary are left out.
     Centre,
     /// The mean is taken off and each column divided by its standard deviation.
     Standardise,
@@ -60,9 +60,6 @@ impl Preprocessing {
             return bad("are none; the mean needs some".into());
         }
         let mean = mean_of(samples);
-        if kind == Whitening::Centre {
-            return Ok(Self { kind, mean, ..Self::none(n) });
-        }
         if kind == Whitening::Zca && p < n {
             return bad(format!("are {p}, fewer than their length N = {n}: too few for whitening"));
         }
@@ -74,8 +71,9 @@ impl Preprocessing {
         // Standardised first, so that columns in small units are not taken for rounding.
         let (mut forward, mut backward) = (Array2::zeros((n, varying.len())), Array2::zeros((n, varying.len())));
         for (k, &j) in varying.iter().enumerate() {
-            forward[[j, k]] = 1.0 / deviation[j];
-            backward[[j, k]] = deviation[j];
+            let unit = if kind == Whitening::Centre { 1.0 } else { deviation[j] };
+            forward[[j, k]] = 1.0 / unit;
+            backward[[j, k]] = unit;
         }
         if kind == Whitening::Zca {
             let mut x = linalg::matmul((&samples - &mean).view(), forward.view());
@@ -108,7 +106,7 @@ impl Preprocessing {
     pub fn apply(&self, samples: ArrayView2<'_, f64>) -> Array2<f64> {
         match self.kind {
             Whitening::None => samples.to_owned(),
-            Whitening::Centre => &samples - &self.mean,
+            Whitening::Centre if self.rank() == self.inputs() => &samples - &self.mean,
             _ => linalg::matmul((&samples - &self.mean).view(), self.forward.view()),
         }
     }
