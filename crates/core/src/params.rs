@@ -139,7 +139,8 @@ pub fn command<P: Params>(name: &'static str) -> clap::Command {
         }
         let help = arg.get_help().map(|h| format!("{h}{notes}"));
         let long = arg.get_long_help().map(|h| format!("{h}{notes}"));
-        let mut arg = arg.allow_negative_numbers(true);
+        // A flag that takes no value cannot take a negative one.
+        let mut arg = if is_number(property) { arg.allow_negative_numbers(true) } else { arg };
         if let Some(help) = help {
             arg = arg.help(help);
         }

@@ -355,9 +355,9 @@ holds_if = "< 60"
 "#;
 
 /// A study with something of everything.
-fn report() -> offprint_core::Result<(Card, offprint_core::Report)> {
+fn report(directory: &Path) -> offprint_core::Result<(Card, offprint_core::Report)> {
     let card = Card::parse(CARD)?;
-    let mut run = Run::new(&card).with_seed(7).with_scale(Scale::Standard);
+    let mut run = Run::new(&card).with_seed(7).with_scale(Scale::Standard).with_out(directory.to_owned())?;
     run.metric("exact supports", 0.985, "");
     run.metric("root mean square error", 3.21e-7, "");
     run.metric("samples used", 48_128.0, "");
@@ -389,7 +389,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = std::env::args().nth(1).ok_or("usage: gallery DIRECTORY")?;
     let directory = Path::new(&directory);
     std::fs::create_dir_all(directory)?;
-    let (card, report) = report()?;
+    let (card, report) = report(directory)?;
     offprint_report::write(&report, &card, directory)?;
     for (_, figure) in figures() {
         println!("{}", offprint_report::terminal(&figure, 90, 20, false));

@@ -59,12 +59,9 @@ impl<'a> Fitted<'a> {
 
     pub(crate) fn draw(&self, canvas: &mut Canvas, x: f64, y: f64) {
         let place = |n: &Node| {
-            is_drawn(n).then(|| {
-                (
-                    x + self.inset.0 + (n.x - self.origin.0) * self.scale,
-                    y + self.inset.1 + (self.origin.1 - n.y) * self.scale,
-                )
-            })
+            let across = (n.x - self.origin.0) * self.scale;
+            let down = (self.origin.1 - n.y) * self.scale;
+            is_drawn(n).then_some((x + self.inset.0 + across, y + self.inset.1 + down))
         };
         let nodes = &self.graph.nodes;
         let mut words = Vec::new();

@@ -24,7 +24,7 @@ impl<'a> Fitted<'a> {
         let count = grid.images.len();
         let per_row = grid.per_row.clamp(1, count.max(1));
         let most = (width - GAP * (per_row - 1) as f64) / per_row as f64;
-        let w = most.min(LARGEST).max(2.0);
+        let w = most.clamp(2.0, LARGEST);
         // A whole number of screen pixels for each of the image's, where there is room for some.
         let times = (w / grid.width.max(1) as f64).floor();
         let w = if times >= 1.0 { times * grid.width as f64 } else { w };

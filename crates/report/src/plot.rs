@@ -185,7 +185,36 @@ pub(crate) fn spans(plot: &Plot) -> (Span, Span) {
     }
     let x_padding = if !plot.x.categories.is_empty() || has_bars { 0.0 } else { 0.025 };
     let floor = (footed && ys == Scale::Linear).then_some(0.0);
-    (Span::of(&plot.x, x, x_padding, None), Span::of(&plot.y, y, 0.06, floor))
+    let mut y_span = Span::of(&plot.y, y, 0.06, floor);
+    if let (Scale::Linear, None, Some((low, high))) = (ys, plot.y.limits, y.0) {
+        // Widening must not show values of a sign that the data do not have: zero is the end then.
+        if low >= 0.0 && y_span.low < 0.0 && high > 0.0 {
+            y_span.low = 0.0;
+        } else if high <= 0.0 && y_span.high > 0.0 && low < 0.0 {
+            y_span.high = 0.0;
+        }
+    }
+    (Span::of(&plot.x, x, x_padding, None), y_span)
+}
+
+/// Whether all values along (x, y) are whole numbers, so that numbers between them would mean nothing: passes, counts.
+fn are_whole(plot: &Plot) -> (bool, bool) {
+    let whole = |values: &[f64]| values.iter().all(|v| !v.is_finite() || v.fract() == 0.0);
+    plot.layers.iter().fold((true, true), |(along_x, along_y), layer| match layer {
+        Layer::Line { x, y, band, .. } => {
+            let banded = band.as_ref().is_none_or(|(low, high)| whole(low) && whole(high));
+            (along_x && whole(x), along_y && whole(y) && banded)
+        }
+        Layer::Bars { x, y, error, .. } => {
+            (along_x && whole(x), along_y && whole(y) && error.as_ref().is_none_or(|e| whole(e)))
+        }
+        Layer::Points { x, y, .. } | Layer::Stems { x, y, .. } => (along_x && whole(x), along_y && whole(y)),
+        Layer::Segments { ends, .. } => {
+            ends.iter().fold((along_x, along_y), |(x, y), e| (x && whole(&[e[0], e[2]]), y && whole(&[e[1], e[3]])))
+        }
+        Layer::Rule { vertical: true, at, .. } => (along_x && whole(&[*at]), along_y),
+        Layer::Rule { at, .. } => (along_x, along_y && whole(&[*at])),
+    })
 }
 
 /// The widest and the narrowest body of a plot with equal aspect.
@@ -201,6 +230,7 @@ pub(crate) fn is_equal(plot: &Plot, x: Span, y: Span) -> bool {
 impl<'a> Fitted<'a> {
     pub(crate) fn new(plot: &'a Plot, mut room: Room, known: &mut Known<'a>) -> Self {
         let (mut x, mut y) = spans(plot);
+        room.whole = are_whole(plot);
         if is_equal(plot, x, y) {
             // A body too long either way is widened instead, so that the unit stays equal.
             let aspect = x.length() / y.length();
@@ -249,7 +279,9 @@ impl<'a> Fitted<'a> {
                 if let Some((low, high)) = band {
                     canvas.path(&pen.band(x, low, high), format!("{} fill-opacity=\"0.16\"", fill(look.ink)));
                 }
-                let paint = format!("{}{}{ROUND}", stroke(look.ink, 2.0), look.dash);
+                // Noise of thousands of points is a band, not a line: thinner strokes let its inside be seen.
+                let width = if x.len() > 2_000 { 1.2 } else { 2.0 };
+                let paint = format!("{}{}{ROUND}", stroke(look.ink, width), look.dash);
                 let runs = pen.runs(x, y);
                 canvas.path(&path_of(&runs), paint);
                 for run in runs.iter().filter(|r| r.len() == 1) {

@@ -90,17 +90,23 @@ impl Dots {
         self.owner[row * self.columns + column] = Some(series);
     }
 
-    fn line(&mut self, from: (f64, f64), to: (f64, f64), series: usize, every: i64) {
+    /// Sets every `every`-th dot of a line, counting on from `phase`; gives the count after it.
+    fn dashed(&mut self, from: (f64, f64), to: (f64, f64), series: usize, (every, phase): (i64, i64)) -> i64 {
         // Places beyond the grid are cut near it: nothing is seen of the rest, and the loop stays short.
         let far = 8.0 * (self.columns * 2).max(self.rows * 4) as f64;
         let clamp = |p: (f64, f64)| (p.0.clamp(-far, far), p.1.clamp(-far, far));
         let (from, to) = (clamp(from), clamp(to));
         let steps = (to.0 - from.0).abs().max((to.1 - from.1).abs()).ceil().max(1.0) as i64;
-        for i in (0..=steps).filter(|i| i % every == 0) {
+        for i in (0..=steps).filter(|i| (i + phase) % every == 0) {
             let t = i as f64 / steps as f64;
             let at = (from.0 + (to.0 - from.0) * t, from.1 + (to.1 - from.1) * t);
             self.set(at.0.round() as i64, at.1.round() as i64, series);
         }
+        phase + steps
+    }
+
+    fn line(&mut self, from: (f64, f64), to: (f64, f64), series: usize) {
+        self.dashed(from, to, series, (1, 0));
     }
 
     /// Marks the cell at a place with the letter of `series`.
@@ -159,23 +165,23 @@ fn draw_plot(out: &mut Lines, plot: &Plot, height: usize) {
     for (series, layer) in plot.layers.iter().enumerate() {
         match layer {
             Layer::Line { x, y, dashed, .. } => {
-                let mut last: Option<(f64, f64)> = None;
+                let (mut last, mut phase): (Option<(f64, f64)>, i64) = (None, 0);
                 for (&a, &b) in x.iter().zip(y) {
                     let next = px(a).zip(py(b));
                     if let Some(to) = next {
-                        dots.line(last.unwrap_or(to), to, series, if *dashed { 3 } else { 1 });
+                        phase = dots.dashed(last.unwrap_or(to), to, series, (if *dashed { 3 } else { 1 }, phase));
                     }
                     last = next;
                 }
             }
             Layer::Points { x, y, .. } => {
                 for (a, b) in x.iter().zip(y).filter_map(|(&a, &b)| px(a).zip(py(b))) {
-                    dots.line((a, b), (a, b), series, 1);
+                    dots.line((a, b), (a, b), series);
                 }
             }
             Layer::Stems { x, y, .. } => {
                 for (a, b) in x.iter().zip(y).filter_map(|(&a, &b)| px(a).zip(py(b))) {
-                    dots.line((a, foot), (a, b), series, 1);
+                    dots.line((a, foot), (a, b), series);
                 }
             }
             Layer::Bars { x: xs, y, .. } => {
@@ -189,7 +195,7 @@ fn draw_plot(out: &mut Lines, plot: &Plot, height: usize) {
                     // Bars wider than the view: only its own columns are filled.
                     let (mut at, end) = (left.max(0.0), right.min(w + 1.0));
                     while at < end {
-                        dots.line((at, foot), (at, b), series, 1);
+                        dots.line((at, foot), (at, b), series);
                         at += 1.0;
                     }
                 }
@@ -197,18 +203,18 @@ fn draw_plot(out: &mut Lines, plot: &Plot, height: usize) {
             Layer::Segments { ends, .. } => {
                 for &[a, b, c, d] in ends {
                     if let (Some(from), Some(to)) = (px(a).zip(py(b)), px(c).zip(py(d))) {
-                        dots.line(from, to, series, 1);
+                        dots.line(from, to, series);
                     }
                 }
             }
             Layer::Rule { vertical: true, at, .. } => {
                 if let Some(a) = px(*at) {
-                    dots.line((a, 0.0), (a, h), series, 2);
+                    dots.dashed((a, 0.0), (a, h), series, (2, 0));
                 }
             }
             Layer::Rule { at, .. } => {
                 if let Some(b) = py(*at) {
-                    dots.line((0.0, b), (w, b), series, 2);
+                    dots.dashed((0.0, b), (w, b), series, (2, 0));
                 }
             }
         }
@@ -343,7 +349,7 @@ fn framed(out: &mut Lines, scale: &Labels, columns: usize, row: impl Fn(&Lines, 
 fn below(out: &mut Lines, axis: &Axis, span: Span, left: usize, columns: usize) {
     let mut line = vec![' '; left + 1 + columns];
     let mut free = 0;
-    for (place, label) in numbers(axis, span, (columns / 12).clamp(2, 9)) {
+    for (place, label) in numbers(axis, span, (columns / 9).clamp(2, 9)) {
         let label: Vec<char> = label.chars().take(16).collect();
         let centre = left as f64 + 1.0 + span.share(place) * (columns - 1) as f64;
         let start = (centre - label.len() as f64 / 2.0 + 0.5).max(0.0) as usize;
@@ -370,11 +376,12 @@ fn draw_map(out: &mut Lines, map: &HeatMap, height: usize) {
     let (x, y) = heatmap::spans(map);
     let y_title = clean(&map.y.title());
     out.plain(&y_title);
-    let rows = height.saturating_sub(5).clamp(3, map.rows.max(3));
+    let most = height.saturating_sub(5).max(3);
+    let rows = most.checked_div(map.rows).map_or(3, |each| (each.clamp(1, 2) * map.rows).clamp(3, most));
     let scale = Labels::new(&map.y, y, rows);
     let room = out.width.saturating_sub(scale.width + 2).max(8);
     // Letters are twice as high as wide: small matrices get two or more columns a cell.
-    let columns = if map.columns == 0 { room } else { (room / map.columns).clamp(1, 4) * map.columns };
+    let columns = room.checked_div(map.columns).map_or(room, |each| each.clamp(1, 4) * map.columns);
     let columns = columns.min(room);
     let cell = |row: usize, column: usize| -> Option<f64> {
         let r = row * map.rows / rows..((row + 1) * map.rows).div_ceil(rows);
@@ -425,21 +432,74 @@ fn shade(palette: Palette, t: f64) -> char {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_line_rises_from_corner_to_corner() {
-        let plot = Plot::new(Axis::new("x").limits(0.0, 10.0), Axis::new("y").unit("m").limits(0.0, 10.0));
-        let plot = plot.curve("", vec![0.0, 10.0], vec![0.0, 10.0]);
-        let text = terminal(&Figure::new("A line", "").panel(plot), 30, 8, false);
-        let expected = "\
+    const LINE: &str = "\
 A line
 y (m)
-10┤                     ⢀⣀⠤⠔⠒⠊
-  │               ⣀⡠⠤⠒⠊⠉
-  │";
-        assert!(text.starts_with(&expected[..20]), "{text}");
-        assert!(text.contains("└──") && text.contains('5'), "{text}");
-        assert!(text.lines().all(|l| l.chars().count() <= 30), "{text}");
-        assert!(!text.contains('\x1b'));
+10┤                    ⣀⡠⠤⠒⠒⠉
+  │             ⣀⡠⠤⠔⠒⠉⠉
+ 5┤      ⣀⣀⠤⠔⠒⠊⠉
+ 0┤⣀⠤⠤⠒⠊⠉
+  └──────────────────────────
+   0           5           10
+               x
+";
+    const BARS: &str = "\
+aa a  bb other
+y
+ 2┤  aaaaa
+  │  aaaabbbbb
+  │  aaaabbbbb
+ 0┤  aaaabbbbb   aaaaabbbbb
+  │              aaaaabbbbb
+−2┤                   bbbbb
+  └──────────────────────────
+         up        down
+";
+    const MAP: &str = "\
+row
+0┤········░░░░
+ │    ▒▒▒▒▓▓▓▓
+2┤▓▓▓▓████████
+ └────────────
+   0       2
+     column
+0 ···░░▒▒▓▓███ 8  value (V)
+";
+
+    fn unit(label: &str) -> Axis {
+        Axis::new(label).limits(0.0, 10.0)
+    }
+
+    #[test]
+    fn a_line_rises_from_corner_to_corner() {
+        let plot = Plot::new(unit("x"), unit("y").unit("m")).curve("", vec![0.0, 10.0], vec![0.0, 10.0]);
+        let text = terminal(&Figure::new("A line", "").panel(plot), 30, 8, false);
+        assert_eq!(text, LINE);
+    }
+
+    #[test]
+    fn bars_stand_on_zero_and_series_have_letters() {
+        let plot = Plot::new(Axis::categories("", ["up", "down"]), Axis::new("y").limits(-2.0, 2.0))
+            .bars("a", vec![2.0, -1.0])
+            .bars("other", vec![1.0, -2.0]);
+        let text = terminal(&Figure::new("", "").panel(plot), 30, 10, false);
+        assert_eq!(text, BARS);
+    }
+
+    #[test]
+    fn maps_are_shaded_from_the_top_row_down() {
+        let map = HeatMap {
+            title: String::new(),
+            values: vec![0.0, 1.0, 2.0, f64::NAN, 4.0, 5.0, 6.0, 7.0, 8.0],
+            rows: 3,
+            columns: 3,
+            x: Axis::new("column"),
+            y: Axis::new("row"),
+            colour: Axis::new("value").unit("V"),
+            palette: Palette::Grey,
+        };
+        let text = terminal(&Figure::new("", "").panel(map), 40, 8, false);
+        assert_eq!(text, MAP);
     }
 
     #[test]

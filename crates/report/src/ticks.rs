@@ -132,7 +132,7 @@ fn labels(values: &[f64], step: f64) -> Vec<String> {
     let magnitude = largest.log10().floor() as i32;
     let finest = step.log10().floor() as i32;
     let digits = (magnitude - finest).max(0) as usize;
-    let scientific = (magnitude >= 6 && digits <= 4) || magnitude >= 15 || magnitude < -4;
+    let scientific = (magnitude >= 6 && digits <= 4) || !(-4..15).contains(&magnitude);
     values
         .iter()
         .map(|&v| {

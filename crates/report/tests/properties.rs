@@ -92,6 +92,8 @@ fn figure() -> impl Strategy<Value = Figure> {
 fn check(svg: &str) -> Result<(), TestCaseError> {
     // Names of users may say "NaN"; numbers stand in attributes, before any text.
     for tag in svg.split('<').filter_map(|t| t.split_once('>')).map(|t| t.0) {
+        // Base64 may spell anything.
+        let tag = tag.split("base64,").next().unwrap_or_default();
         let told = tag.starts_with("svg xmlns");
         prop_assert!(told || !(tag.contains("NaN") || tag.contains("inf")), "{}", tag);
     }

@@ -111,7 +111,7 @@ impl Sinkhorn {
     /// The plan P (n, m) for the `cost`, `a` and `b` that were solved.
     pub fn plan(&self, cost: ArrayView2<'_, f64>, a: ArrayView1<'_, f64>, b: ArrayView1<'_, f64>) -> Array2<f64> {
         let total = a.sum();
-        let mut plan = cost.to_owned();
+        let mut plan = cost.as_standard_layout().into_owned();
         plan.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(i, mut row)| {
             Zip::from(&mut row).and(&self.g).for_each(|p, &g| *p = (self.f[i] + g - *p) / self.epsilon);
             vector::exp(row.as_slice_mut().expect("an owned matrix has contiguous rows"));
@@ -124,7 +124,7 @@ impl Sinkhorn {
     /// `cost` (new, m) between new source points and the targets. Rows sum to one.
     pub fn conditional(&self, cost: ArrayView2<'_, f64>, b: ArrayView1<'_, f64>) -> Array2<f64> {
         let offset = Zip::from(&self.g).and(&b).map_collect(|g, b| g / self.epsilon + b.ln());
-        let mut weights = cost.to_owned();
+        let mut weights = cost.as_standard_layout().into_owned();
         weights.axis_iter_mut(Axis(0)).into_par_iter().for_each(|mut row| {
             Zip::from(&mut row).and(&offset).for_each(|w, &offset| *w = offset - *w / self.epsilon);
             vector::softmax(row.as_slice_mut().expect("an owned matrix has contiguous rows"));

@@ -115,7 +115,10 @@ impl FrankWolfe {
             let (d, g) = (state.dictionary.shape(), state.gradient.shape());
             return bad(format!("has shape {d:?} and its gradient {g:?}; both must be square, equal and not empty"));
         }
-        if !state.dictionary.iter().chain(&state.gradient).all(|x| x.is_finite()) || !(state.unit >= 0.0) {
+        if !state.dictionary.iter().chain(&state.gradient).all(|x| x.is_finite())
+            || state.unit.is_nan()
+            || state.unit < 0.0
+        {
             return bad("has entries that are not finite".into());
         }
         let norm = offprint_math::linalg::svd(state.dictionary.view())?.1[0];

@@ -61,7 +61,7 @@ impl Pipeline {
         if settings.batch == 0 {
             return Err(Error::parameter("batch", 0, "at least 1"));
         }
-        if let Some(clip) = settings.clip.filter(|&c| !(c > 0.0)) {
+        if let Some(clip) = settings.clip.filter(|&c| c.is_nan() || c <= 0.0) {
             return Err(Error::parameter("clip", clip, "above 0"));
         }
         if let Some(burn_in) = settings.burn_in.filter(|&b| settings.whitening == Whitening::Zca && b < n) {

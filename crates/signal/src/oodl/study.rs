@@ -303,7 +303,7 @@ fn offline(run: &mut Run) -> Result<()> {
         let samples = trial.stream.samples(0, p as usize);
         let start = || random_orthogonal(20, &mut streams.stream("start").rng(0));
         let truth = trial.stream.truth().to_owned();
-        let mut sgd = RiemannianSgd::new(start()?, 0.1);
+        let mut sgd = RiemannianSgd::new(start()?, 0.3);
         samples.outer_iter().try_for_each(|y| sgd.learn(y.insert_axis(Axis(0))))?;
         let mut rivals: Vec<Box<dyn Learner>> = vec![
             Box::new(Msp::new(3, start()?, progress.clone())?),

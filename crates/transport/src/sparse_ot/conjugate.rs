@@ -6,11 +6,14 @@
 
 use super::problem::Regulariser;
 use super::select::{Candidate, accumulate_positive, collect_above, keep_largest, maximum, simplex_threshold};
+use offprint_math::vector;
 
 /// Memory that the columns of one thread share.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Scratch {
     candidates: Vec<Candidate>,
+    /// A whole column, for regularisers whose plans are dense.
+    dense: Vec<f64>,
     /// The non-zeros (row, mass) of the last column that was asked for them, in no particular order.
     pub(super) entries: Vec<(usize, f64)>,
 }
@@ -28,8 +31,9 @@ pub(super) struct Column {
     pub(super) tied: bool,
 }
 
-/// Scores closer than this times their size count as tied in reports; the selection itself breaks exact ties by row.
-const TIE: f64 = 1e-9;
+/// Scores closer than this part of what a column spreads over (γ b_j, or the largest score in the dual) count as tied in
+/// reports; the selection itself breaks exact ties by row.
+const TIE: f64 = 1e-6;
 
 /// The dual's column: Ω*(α + β − c); t is added to `sums` (m).
 pub(super) fn dual(
@@ -65,9 +69,11 @@ pub(super) fn dual_entries(
     match regulariser {
         Regulariser::Entropic { gamma } => {
             // Ω*(s) = γ Σ exp(s_i/γ − 1), t_i = exp(s_i/γ − 1).
-            let entries = alpha.iter().zip(cost).map(|(a, c)| ((a + beta - c) / gamma - 1.0).exp());
-            scratch.entries.extend(entries.enumerate());
-            let mass: f64 = scratch.entries.iter().map(|e| e.1).sum();
+            scratch.dense.clear();
+            scratch.dense.extend(alpha.iter().zip(cost).map(|(a, c)| (a + beta - c) / gamma - 1.0));
+            vector::exp(&mut scratch.dense);
+            let mass: f64 = scratch.dense.iter().sum();
+            scratch.entries.extend(scratch.dense.iter().copied().enumerate());
             Column { value: gamma * mass, mass, tau: -beta, tied: false }
         }
         // γ = 0 has Ω* = 0 where all s ≤ 0, +∞ elsewhere: no use for a gradient method.
@@ -76,7 +82,7 @@ pub(super) fn dual_entries(
             Column { value: if feasible { 0.0 } else { f64::INFINITY }, mass: 0.0, tau: -beta, tied: false }
         }
         Regulariser::Quadratic { gamma } | Regulariser::Sparse { gamma, .. } => {
-            // (1/2γ) Σ over the k largest of max(s, 0)², t = max(topk(s), 0)/γ (the paper's Table 1).
+            // (1/2γ) Σ over the k largest of max(s, 0)², t = max(topk(s), 0)/γ.
             scratch.candidates.clear();
             collect_above(alpha, cost, beta, 0.0, &mut scratch.candidates);
             let k = regulariser.most_nonzeros(alpha.len());
@@ -129,10 +135,11 @@ pub(super) fn semi_dual_entries(
     match regulariser {
         Regulariser::Entropic { gamma } => {
             // Ω*_b(s) = γ b (ln Σ exp(s_i/γ) − ln b), t = b softmax(s/γ).
-            let exponentials = alpha.iter().zip(cost).map(|(a, c)| ((a - c - top) / gamma).exp());
-            scratch.entries.extend(exponentials.enumerate());
-            let sum: f64 = scratch.entries.iter().map(|e| e.1).sum();
-            scratch.entries.iter_mut().for_each(|e| e.1 *= b / sum);
+            scratch.dense.clear();
+            scratch.dense.extend(alpha.iter().zip(cost).map(|(a, c)| (a - c - top) / gamma));
+            vector::exp(&mut scratch.dense);
+            let sum: f64 = scratch.dense.iter().sum();
+            scratch.entries.extend(scratch.dense.iter().map(|e| e * b / sum).enumerate());
             let log_sum = top / gamma + sum.ln();
             // β of the dual: b = Σ exp((s_i + β)/γ − 1).
             let tau = gamma * (log_sum - b.ln() - 1.0);
@@ -156,6 +163,8 @@ pub(super) fn semi_dual_entries(
             let k = regulariser.most_nonzeros(alpha.len());
             let tied = keep_largest(&mut scratch.candidates, k, TIE * mass);
             let tau = simplex_threshold(&scratch.candidates, top, mass);
+            // A tie below the threshold is between entries that get nothing.
+            let tied = tied && scratch.candidates.iter().all(|c| c.0 > tau);
             let mut value = 0.0;
             for &(s, i) in &scratch.candidates {
                 let t = (s - tau) / gamma;

@@ -1,15 +1,20 @@
-//! Sparsity-constrained optimal transport.
+#![doc = include_str!("README.md")]
 
 mod adam;
+mod bench;
 mod bundle;
 mod certificate;
+pub mod colour;
 mod conjugate;
 mod objective;
 mod problem;
 mod proximal;
 mod round;
+pub mod routing;
+pub mod run;
 mod select;
 mod solve;
+mod study;
 
 pub use adam::Adam;
 pub use bundle::Bundle;
@@ -18,4 +23,5 @@ pub use objective::{Formulation, Objective, ReadOff};
 pub use problem::{Problem, Regulariser};
 pub use proximal::{Certified, Proximal};
 pub use round::{Rounded, round};
+pub use run::SparseOt;
 pub use solve::{Settings, Solution, Solver, path, solve, solve_batch, solve_from};

@@ -26,8 +26,9 @@ pub struct Rounded {
     pub value: f64,
 }
 
-/// Supports tried before entries are added.
-const ATTEMPTS: usize = 12;
+/// Supports tried at most, and entries of the cost that all tries together may look at.
+const ATTEMPTS: usize = 100;
+const WORK: usize = 10_000_000;
 
 /// Rounds `relaxed` to at most k non-zeros per column.
 ///
@@ -57,39 +58,53 @@ pub fn round(problem: &Problem, gamma: f64, k: usize, relaxed: &Plan, progress: 
     let largest = cost.iter().fold(0.0f64, |l, &c| l.max(c));
     let price = 4.0 * (if largest > 0.0 { largest } else { 1.0 }) * (m + n) as f64;
 
-    let mut support = largest_entries(relaxed, k);
-    let mut best: Option<(usize, f64, Plan)> = None;
-    for _ in 0..ATTEMPTS {
+    // First within the support, where entries outside are prohibitive.
+    let support = largest_entries(relaxed, k);
+    let within = Array2::from_shape_fn((m, n), |(i, j)| cost[[i, j]] + if support[[j, i]] { 0.0 } else { price });
+    let first = exact(within.view(), a, b)?.plan;
+    let first_excess = beyond(&first, k);
+    let mut best = (first_excess, first.cost(cost), first.clone());
+    // Then with a price on just the entries that mass insists on beyond k: dearer each time, until others are tried.
+    let mut priced = cost.to_owned();
+    let mut step = 0.02 * if largest > 0.0 { largest } else { 1.0 };
+    for attempt in 0..ATTEMPTS.min(2 + WORK / (m * n)) {
+        if best.0 == 0 {
+            break;
+        }
         progress.check()?;
-        let priced = Array2::from_shape_fn((m, n), |(i, j)| cost[[i, j]] + if support[[j, i]] { 0.0 } else { price });
         let plan = exact(priced.view(), a, b)?.plan;
-        let excess = plan.column_nnz().iter().map(|&c| c.saturating_sub(k)).sum::<usize>();
-        let value = plan.cost(cost);
-        if best.as_ref().is_none_or(|(e, v, _)| (excess, value) < (*e, *v)) {
-            best = Some((excess, value, plan.clone()));
+        let (excess, value) = (beyond(&plan, k), plan.cost(cost));
+        if (excess, value) < (best.0, best.1) {
+            best = (excess, value, plan.clone());
         }
-        if excess == 0 {
-            break;
+        for j in (0..n).filter(|&j| plan.column(j).len() > k) {
+            let mut entries: Vec<(usize, f64)> = plan.column(j).collect();
+            entries.sort_by(|x, y| y.1.total_cmp(&x.1).then(x.0.cmp(&y.0)));
+            // The smallest entry gives way; every other time one of the larger, lest the same exchange goes on for ever.
+            let i = entries[k - (attempt % 2).min(k - 1)].0;
+            priced[[i, j]] += step;
         }
-        // Entries that mass insisted on join; each column drops its smallest beyond k.
-        let next = largest_entries(&plan, k);
-        if next == support {
-            break;
-        }
-        support = next;
+        step *= 1.05;
     }
-    let (excess, _, vertex) = best.expect("one attempt at least");
+    // Where no k-sparse plan was found, the one nearest to the relaxed plan serves best.
+    let (excess, vertex) = if best.0 == 0 { (0, best.2) } else { (first_excess, first) };
 
-    // The support to spread mass over: the relaxed plan's k largest where they carry the vertex, the vertex's own else.
-    let support = Array2::from_shape_fn((n, m), |(j, i)| support[[j, i]] && excess == 0);
-    let mut within = support;
+    // Mass spreads over the relaxed plan's k largest entries where they carry the vertex, over the vertex's own where a
+    // priced search has found it elsewhere, and over both where there are more than k anyway.
+    let carried = vertex.entries().all(|(i, j, _)| support[[j, i]]);
+    let mut within = if carried || excess > 0 { support } else { Array2::from_elem((n, m), false) };
     for (i, j, _) in vertex.entries() {
         within[[j, i]] = true;
     }
     let plan = quadratic_within(problem, gamma, &within, price, &vertex)?;
     let plan = if objective(problem, gamma, &plan) <= objective(problem, gamma, &vertex) { plan } else { vertex };
-    let excess = plan.column_nnz().iter().map(|&c| c.saturating_sub(k)).sum::<usize>();
+    let excess = beyond(&plan, k);
     Ok(Rounded { value: objective(problem, gamma, &plan), excess, plan })
+}
+
+/// Entries beyond k, over all columns.
+fn beyond(plan: &Plan, k: usize) -> usize {
+    plan.column_nnz().iter().map(|&c| c.saturating_sub(k)).sum()
 }
 
 /// ⟨T, C⟩ + (γ/2) |T|².

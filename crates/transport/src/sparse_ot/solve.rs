@@ -8,6 +8,7 @@ use super::problem::{Problem, Regulariser};
 use super::proximal::{Certified, Proximal};
 use crate::exact::exact;
 use crate::plan::Plan;
+use crate::sinkhorn::{Options, sinkhorn};
 use ndarray::Array1;
 use offprint_core::{Error, Progress, Result};
 use offprint_math::lbfgs::{Lbfgs, Stop};
@@ -41,6 +42,8 @@ pub enum Solver {
     Proximal,
     /// L-BFGS, then a proximal bundle; certified for some tens of rows.
     Bundle,
+    /// Sinkhorn's iteration, for the entropic regulariser alone.
+    Sinkhorn,
 }
 
 /// Settings of [`solve`].
@@ -165,6 +168,9 @@ pub fn solve_from(
             return Err(Error::parameter("solver", "proximal or bundle", "lbfgs or adam for an entropic regulariser"));
         }
     }
+    if settings.solver == Solver::Sinkhorn {
+        return by_sinkhorn(problem, regulariser, settings, progress);
+    }
     if by_proximal {
         progress.begin("proximal steps", settings.proximal.steps as u64);
         let alpha = start.map_or_else(|| vec![0.0; problem.rows()], |(alpha, _)| alpha.to_vec());
@@ -279,6 +285,49 @@ fn by_network_simplex(problem: &Problem, regulariser: Regulariser) -> Result<Sol
     let certified =
         Certified { alpha, dual, plan: found.plan, primal, steps: found.pivots, evaluations: 1, trace: Vec::new() };
     Ok(from_certified(problem, regulariser, certified))
+}
+
+/// Sinkhorn's scaling, with its potentials turned into α and β of γ Σ t ln t: T_ij = exp((α_i + β_j − c_ij)/γ − 1).
+fn by_sinkhorn(
+    problem: &Problem,
+    regulariser: Regulariser,
+    settings: &Settings,
+    progress: &Progress,
+) -> Result<Solution> {
+    let Regulariser::Entropic { gamma } = regulariser else {
+        return Err(Error::parameter("solver", "sinkhorn", "another one unless the regulariser is entropic"));
+    };
+    if problem.relaxation().is_some() {
+        return Err(Error::parameter("solver", "sinkhorn", "lbfgs or adam for an unbalanced problem"));
+    }
+    let options = Options {
+        tolerance: settings.gradient_tolerance / problem.a().sum(),
+        max_iterations: 100 * settings.iterations,
+    };
+    let (cost, a, b) = (problem.cost(), problem.a(), problem.b());
+    let found = sinkhorn(cost, a, b, gamma, options, progress)?;
+    // With masses of total s the plan is a_i b_j exp((f_i + g_j − c_ij)/γ)/s.
+    let log = |x: f64| x.max(f64::MIN_POSITIVE).ln();
+    let alpha: Array1<f64> = found.f.iter().zip(a).map(|(f, &a)| f + gamma * log(a)).collect();
+    let beta: Array1<f64> = found.g.iter().zip(b).map(|(g, &b)| g + gamma * (log(b) - log(a.sum()) + 1.0)).collect();
+    let x: Vec<f64> = alpha.iter().chain(&beta).copied().collect();
+    let mut objective = Objective::new(problem, regulariser, Formulation::Dual);
+    let mut gradient = vec![0.0; x.len()];
+    let dual = -objective.evaluate(&x, &mut gradient);
+    let plan = objective.plan(&x).plan;
+    let relaxed = repaired(problem, &plan);
+    Ok(Solution {
+        primal: relaxed_primal(problem, regulariser, &relaxed),
+        alpha,
+        beta,
+        plan,
+        relaxed,
+        dual,
+        tied: 0,
+        iterations: found.iterations,
+        evaluations: found.iterations,
+        trace: Vec::new(),
+    })
 }
 
 /// Solves many problems, one thread each: small ones, like the layers of a network.

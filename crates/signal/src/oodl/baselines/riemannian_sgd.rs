@@ -19,7 +19,7 @@ pub struct RiemannianSgd {
 }
 
 impl RiemannianSgd {
-    /// From `start` (N, N), with η = `rate` for samples of variance about 1; 0.1 is a good start.
+    /// From `start` (N, N), with η = `rate` for samples of variance about 1; 0.2 to 0.5 is a good start.
     pub fn new(start: Array2<f64>, rate: f64) -> Self {
         let n = start.nrows();
         Self { moved: start.clone(), dictionary: start, rate, steps: 0, polar: Polar::new(n), codes: Codes::default() }
