@@ -523,20 +523,19 @@ fn matching(x: ArrayView2<'_, f64>, y: ArrayView2<'_, f64>, plans: &[(String, Pl
     )
     .columns(2);
     let column = |points: ArrayView2<'_, f64>, c: usize| points.column(c).to_vec();
-    for (index, (title, plan)) in plans.iter().enumerate() {
+    for (title, plan) in plans {
         let heaviest = plan.entries().fold(0.0f64, |h, (_, _, t)| h.max(t));
         let (mut ends, mut opacity) = (Vec::new(), Vec::new());
         for (i, j, mass) in plan.entries() {
             ends.push([x[[i, 0]], x[[i, 1]], y[[j, 0]], y[[j, 1]]]);
             opacity.push((mass / heaviest).clamp(0.05, 1.0));
         }
-        let name = |words: &str| if index == 0 { words.to_owned() } else { String::new() };
         let plot = Plot::new(Axis::new("first coordinate"), Axis::new("second coordinate"))
             .titled(title.clone())
             .equal_aspect()
             .layer(Layer::Segments { name: String::new(), ends, arrows: false, opacity })
-            .points(name("from"), column(x, 0), column(x, 1), 3.0)
-            .points(name("to"), column(y, 0), column(y, 1), 3.0);
+            .points("from", column(x, 0), column(x, 1), 3.0)
+            .points("to", column(y, 0), column(y, 1), 3.0);
         figure = figure.panel(plot);
     }
     figure
