@@ -59,46 +59,76 @@ fn fitted(
     .map(|()| trainer.into_bridge())
 }
 
+/// All rows of an array as one batch: descent without the noise of minibatches.
+struct Whole<'a>(ArrayView2<'a, f64>);
+
+impl Samples for Whole<'_> {
+    fn dim(&self) -> usize {
+        self.0.ncols()
+    }
+
+    fn fill(&self, _: &mut Rng, mut batch: ArrayViewMut2<'_, f64>) {
+        batch.assign(&self.0);
+    }
+}
+
 /// Claim 1: one full component between Gaussians.
+///
+/// The bridge sought is the minimiser of the loss over the samples, so the claim is measured with all of them in every
+/// batch. The last iterate of training with small batches at a constant rate, as the authors train, scatters about it;
+/// the table shows that too.
 fn gaussian(run: &mut Run) -> Result<()> {
-    let (samples, steps) = run.scale().pick((20_000, 600), (20_000, 5000), (20_000, 20_000));
-    let mut worst: f64 = 0.0;
+    let samples = 20_000;
+    let (descent, steps) = run.scale().pick((250, 500), (1500, 10_000), (3000, 10_000));
     let targets = [array![[4.0]], array![[0.09]], array![[2.0, 0.8], [0.8, 1.0]]];
-    let (mut names, mut gains, mut covariances) = (Vec::new(), Vec::new(), Vec::new());
+    let mut names = Vec::new();
+    // For each target: matrix and covariance with whole batches, then with small ones.
+    let mut errors: [Vec<f64>; 4] = Default::default();
     for (case, covariance) in targets.into_iter().enumerate() {
         let d = covariance.nrows();
         let stream = run.stream("gaussian").nested(case as u64).stream("case");
         let x = draw(&Normal(d), samples, &mut stream.rng(10));
         let root = linalg::cholesky(covariance.view())?;
         let y = linalg::matmul(draw(&Normal(d), samples, &mut stream.rng(11)).view(), root.t());
-        let options = Options {
+        let small = Options {
             epsilon: 1.0,
             components: 1,
             spread: Spread::Full,
-            initial_spread: 0.5,
-            learning_rate: 1e-2,
-            batch: 1024,
+            initial_spread: 1.0,
+            learning_rate: 3e-3,
             ..Options::default()
         };
-        let bridge = fitted(&x.view(), &y.view(), options, steps, stream, &run.progress())?;
+        let whole = Options { batch: samples, learning_rate: 1e-2, ..small.clone() };
+        let mut trainer = Trainer::new(y.view(), whole, stream.nested(2))?;
+        trainer.run(&Whole(x.view()), &Whole(y.view()), descent, &run.progress(), |_, _, _| {})?;
         let zeros = Array1::zeros(d);
         let exact = gaussian_plan(zeros.view(), Array2::eye(d).view(), zeros.view(), covariance.view(), 1.0)?;
+        let stochastic = fitted(&x.view(), &y.view(), small, steps, stream, &run.progress())?;
         let norm = |m: &Array2<f64>| m.iter().map(|x| x * x).sum::<f64>().sqrt();
-        // The conditional law is N(r + S x, ε S) with ε = 1.
-        let found = bridge.spread(0);
-        let error = |truth: &Array2<f64>| 100.0 * norm(&(&found - truth)) / norm(truth);
+        for (pair, bridge) in errors.chunks_mut(2).zip([trainer.bridge(), &stochastic]) {
+            // The conditional law is N(r + S x, ε S).
+            let found = bridge.spread(0);
+            pair[0].push(100.0 * norm(&(&found - &exact.gain)) / norm(&exact.gain));
+            pair[1].push(100.0 * norm(&(found * bridge.epsilon() - &exact.covariance)) / norm(&exact.covariance));
+        }
         names.push(format!("{:?}", covariance.iter().collect::<Vec<_>>()));
-        gains.push(error(&exact.gain));
-        covariances.push(error(&exact.covariance));
-        worst = worst.max(error(&exact.gain)).max(error(&exact.covariance));
     }
+    let worst = errors[..2].iter().flatten().copied().fold(0.0, f64::max);
+    let scattered = errors[2..].iter().flatten().copied().fold(0.0, f64::max);
+    let [gain, covariance, small_gain, small_covariance] = errors;
     run.table(
         Table::new("gaussian", "Error beside the closed form, for each target covariance.")
             .words("target covariance", names)
-            .numbers("conditional matrix", "%", gains)
-            .numbers("conditional covariance", "%", covariances),
+            .numbers("conditional matrix", "%", gain)
+            .numbers("conditional covariance", "%", covariance)
+            .numbers("matrix after batches of 128", "%", small_gain)
+            .numbers("covariance after batches of 128", "%", small_covariance),
     )?;
-    run.claim("gaussian", worst, format!("three targets, {samples} samples of each side, {steps} steps of 1024"))
+    let how = format!(
+        "three targets, {samples} samples of each side, {descent} steps with all of them; the last iterate of {steps} \
+         steps of 128 at the constant rate 0.003 is up to {scattered:.1} % off"
+    );
+    run.claim("gaussian", worst, how)
 }
 
 /// Claim 2: benchmark pairs with known plan.
