@@ -237,7 +237,6 @@ fn a_table_and_a_callback_of_it_give_the_same() {
         indices.iter().map(|&i| table[i as usize]).collect::<Vec<f64>>()
     });
     let by_callback = transform(&mut callback, &settings, stream(0), &silent).unwrap();
-    drop(callback);
     let mut by_table = Table::new::<f64>(&table[..], "table").unwrap();
     assert_eq!(transform(&mut by_table, &settings, stream(0), &silent).unwrap().coefficients, by_callback.coefficients);
     // Everything is asked at once, each index once, in order, and is what the plan says.
