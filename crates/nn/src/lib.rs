@@ -12,6 +12,7 @@ pub mod ops;
 pub mod optim;
 pub mod params;
 pub mod train;
+pub mod zoo;
 
 pub use batch::Batch;
 pub use checkpoint::Checkpoint;
