@@ -2,6 +2,7 @@
 //! loop, derivatives and checkpoints.
 
 pub mod batch;
+pub mod bench;
 pub mod checkpoint;
 pub mod data;
 pub mod derivatives;

@@ -10,8 +10,24 @@
 //! Gathering and scattering are candle's own `Tensor::gather`, `index_select`, `scatter_add` and `index_add`, which
 //! already are one pass with an exact gradient; [`embedding`] is here for its backward pass.
 
+mod activation;
+mod attention;
+mod batch_norm;
+mod conv;
+mod cross_entropy;
 pub(crate) mod element;
+mod embedding;
+mod linear;
+mod matrix;
+mod norm;
 mod primitive;
+mod rows;
+mod softmax;
+
+use activation::Activation;
+use attention::Hidden;
+use element::is_fusible;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Result, Tensor, Var, bail};
 use std::cell::Cell;
@@ -41,6 +57,11 @@ pub fn is_unfused() -> bool {
     UNFUSED.get()
 }
 
+/// Whether an operation on `x` is to be fused.
+fn fuses(x: &Tensor) -> bool {
+    !is_unfused() && is_fusible(x)
+}
+
 /// `x wᵀ + b`: `x` (…, in), `w` (out, in), `b` (out), result (…, out).
 pub fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = w.dims2()?;
@@ -51,49 +72,53 @@ pub fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
         check_shape("linear", "b", b, &[outputs])?;
     }
     check_dtypes("linear", x, &[("w", Some(w)), ("b", b)])?;
-    primitive::linear(x, w, b)
+    match b {
+        _ if !fuses(x) => primitive::linear(x, w, b),
+        Some(b) => x.apply_op3(w, b, linear::Linear),
+        None => x.apply_op2(w, linear::Linear),
+    }
 }
 
 /// `x Φ(x)` with the normal distribution function Φ, as `torch.nn.functional.gelu`.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    primitive::gelu(x)
+    if fuses(x) { x.apply_op1(Activation::Gelu) } else { primitive::gelu(x) }
 }
 
 /// The tanh approximation of [`gelu`], as GPT-2 uses it.
 pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
-    primitive::gelu_tanh(x)
+    if fuses(x) { x.apply_op1(Activation::GeluTanh) } else { primitive::gelu_tanh(x) }
 }
 
 /// `max(x, 0)`; its derivative at 0 is 0.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    primitive::relu(x)
+    if fuses(x) { x.apply_op1(Activation::Relu) } else { primitive::relu(x) }
 }
 
 /// `x σ(x)`.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    primitive::silu(x)
+    if fuses(x) { x.apply_op1(Activation::Silu) } else { primitive::silu(x) }
 }
 
 /// The hyperbolic tangent.
 pub fn tanh(x: &Tensor) -> Result<Tensor> {
-    x.tanh()
+    if fuses(x) { x.apply_op1(Activation::Tanh) } else { x.tanh() }
 }
 
 /// `σ(x) = 1 / (1 + e⁻ˣ)`.
 pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
-    primitive::sigmoid(x)
+    if fuses(x) { x.apply_op1(Activation::Sigmoid) } else { primitive::sigmoid(x) }
 }
 
 /// Soft-max over the last axis.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
     check_has_last_axis("softmax", x)?;
-    primitive::softmax(x)
+    if fuses(x) { x.apply_op1(softmax::Softmax { log: false }) } else { primitive::softmax(x) }
 }
 
 /// Logarithm of the soft-max over the last axis.
 pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
     check_has_last_axis("log_softmax", x)?;
-    primitive::log_softmax(x)
+    if fuses(x) { x.apply_op1(softmax::Softmax { log: true }) } else { primitive::log_softmax(x) }
 }
 
 /// Layer norm over the last axis: `(x − mean) / √(variance + eps) · weight + bias`; `x` (…, d), `weight` and `bias` (d).
@@ -102,7 +127,10 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     check_shape("layer_norm", "weight", weight, &[width])?;
     check_shape("layer_norm", "bias", bias, &[width])?;
     check_dtypes("layer_norm", x, &[("weight", Some(weight)), ("bias", Some(bias))])?;
-    primitive::layer_norm(x, weight, bias, eps)
+    if !fuses(x) {
+        return primitive::layer_norm(x, weight, bias, eps);
+    }
+    x.apply_op3(weight, bias, norm::LayerNorm { eps })
 }
 
 /// Root-mean-square norm over the last axis: `x / √(mean x² + eps) · weight`; `x` (…, d), `weight` (d).
@@ -110,7 +138,10 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     let width = check_has_last_axis("rms_norm", x)?;
     check_shape("rms_norm", "weight", weight, &[width])?;
     check_dtypes("rms_norm", x, &[("weight", Some(weight))])?;
-    primitive::rms_norm(x, weight, eps)
+    if !fuses(x) {
+        return primitive::rms_norm(x, weight, eps);
+    }
+    x.apply_op2(weight, norm::RmsNorm { eps })
 }
 
 /// Running mean and variance of a batch norm's channels, named as in PyTorch (`running_mean`, `running_var`).
@@ -128,6 +159,11 @@ impl RunningStatistics {
     /// Mean 0 and variance 1 of `channels` channels, momentum 0.1.
     pub fn new(channels: usize, dtype: DType, device: &candle_core::Device) -> Result<Self> {
         Ok(Self { mean: Var::zeros(channels, dtype, device)?, var: Var::ones(channels, dtype, device)?, momentum: 0.1 })
+    }
+
+    fn moments(&self) -> Result<batch_norm::Moments> {
+        let read = |running: &Var| running.as_detached_tensor().to_dtype(DType::F64)?.to_vec1();
+        Ok(batch_norm::Moments { mean: read(&self.mean)?, var: read(&self.var)? })
     }
 }
 
@@ -162,7 +198,23 @@ pub fn batch_norm(
     if mode == Mode::Training && x.elem_count() / channels.max(1) < 2 {
         bail!("batch_norm: x has shape {:?}, but training needs at least 2 values a channel", x.dims());
     }
-    primitive::batch_norm(x, weight, bias, running, eps, mode)
+    if !fuses(x) {
+        return primitive::batch_norm(x, weight, bias, running, eps, mode);
+    }
+    let moments = Arc::new(OnceLock::new());
+    if mode == Mode::Evaluation {
+        // The cell was just made, so it is empty.
+        let _ = moments.set(running.moments()?);
+    }
+    let of_batch = mode == Mode::Training;
+    let y = x.apply_op3(weight, bias, batch_norm::BatchNorm { eps, moments: moments.clone(), of_batch })?;
+    if let Some(batch) = moments.get().filter(|_| of_batch) {
+        let count = (x.elem_count() / channels) as f64;
+        let mean = Tensor::new(batch.mean.as_slice(), x.device())?.to_dtype(x.dtype())?;
+        let var = (Tensor::new(batch.var.as_slice(), x.device())? * (count / (count - 1.0)))?.to_dtype(x.dtype())?;
+        running.update(&mean, &var)?;
+    }
+    Ok(y)
 }
 
 /// Group norm: `x` (n, channels, …) is normalised over each of `groups` groups of channels; `weight`, `bias` (channels).
@@ -174,7 +226,10 @@ pub fn group_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, groups: usize, eps
     check_shape("group_norm", "weight", weight, &[channels])?;
     check_shape("group_norm", "bias", bias, &[channels])?;
     check_dtypes("group_norm", x, &[("weight", Some(weight)), ("bias", Some(bias))])?;
-    primitive::group_norm(x, weight, bias, groups, eps)
+    if !fuses(x) {
+        return primitive::group_norm(x, weight, bias, groups, eps);
+    }
+    x.apply_op3(weight, bias, batch_norm::GroupNorm { groups, eps })
 }
 
 /// How the losses of the rows of a batch become the result.
@@ -203,10 +258,14 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, label_smoothing: f64, re
     if rows == 0 && reduction == Reduction::Mean {
         bail!("cross_entropy: logits have no rows, but a mean needs at least one");
     }
-    if let Some(wrong) = targets.to_vec1::<u32>()?.into_iter().find(|&t| t as usize >= classes) {
+    let numbers = targets.to_vec1::<u32>()?;
+    if let Some(wrong) = numbers.iter().find(|&&t| t as usize >= classes) {
         bail!("cross_entropy: targets hold {wrong}, but logits have {classes} classes");
     }
-    primitive::cross_entropy(logits, targets, label_smoothing, reduction)
+    if !fuses(logits) || rows == 0 {
+        return primitive::cross_entropy(logits, targets, label_smoothing, reduction);
+    }
+    logits.apply_op1(cross_entropy::CrossEntropy { targets: numbers, label_smoothing, reduction })
 }
 
 /// Which keys a query may look at.
@@ -219,6 +278,28 @@ pub enum Mask<'a> {
     /// A constant that is added to the scores, broadcast from (batch or 1, heads or 1, queries or 1, keys): 0 where a
     /// key is seen and −∞ where it is padding. A query that sees no key gives NaN.
     Additive(&'a Tensor),
+}
+
+impl Mask<'_> {
+    fn hidden(self) -> Hidden {
+        match self {
+            Self::None => Hidden::Nothing,
+            Self::Causal => Hidden::Future,
+            Self::Additive(mask) => Hidden::Masked(mask.detach()),
+        }
+    }
+}
+
+fn check_mask(like: &Tensor, mask: &Tensor, (batch, heads, queries, keys): (usize, usize, usize, usize)) -> Result<()> {
+    let (mb, mh, mq, mk) = mask.dims4()?;
+    let fits = |have: usize, want: usize| have == want || have == 1;
+    if !fits(mb, batch) || !fits(mh, heads) || !fits(mq, queries) || mk != keys {
+        bail!(
+            "attention: the mask has shape {:?}, but it must broadcast to ({batch}, {heads}, {queries}, {keys})",
+            mask.dims()
+        );
+    }
+    check_dtypes("attention", like, &[("mask", Some(mask))])
 }
 
 /// Scaled dot-product attention `softmax(q kᵀ / √d + mask) v`.
@@ -235,24 +316,38 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask<'_>) -> Result<T
         bail!("attention: k has shape {:?}, but keys and their width must not be empty", k.dims());
     }
     match mask {
-        Mask::None => {}
         Mask::Causal if queries > keys => {
             bail!("attention: {queries} queries and {keys} keys, but a causal mask needs at least as many keys")
         }
-        Mask::Causal => {}
-        Mask::Additive(m) => {
-            let (mb, mh, mq, mk) = m.dims4()?;
-            let fits = |have: usize, want: usize| have == want || have == 1;
-            if !fits(mb, batch) || !fits(mh, heads) || !fits(mq, queries) || mk != keys {
-                bail!(
-                    "attention: the mask has shape {:?}, but it must broadcast to ({batch}, {heads}, {queries}, {keys})",
-                    m.dims()
-                );
-            }
-            check_dtypes("attention", q, &[("mask", Some(m))])?;
-        }
+        Mask::None | Mask::Causal => {}
+        Mask::Additive(m) => check_mask(q, m, (batch, heads, queries, keys))?,
     }
-    primitive::attention(q, k, v, mask)
+    if !fuses(q) || v.elem_count() == 0 || queries == 0 {
+        return primitive::attention(q, k, v, mask);
+    }
+    q.apply_op3(k, v, attention::Attention { hidden: mask.hidden() })
+}
+
+/// [`attention`] of every row of a sequence to the others, from queries, keys and values that lie side by side, as the
+/// one linear layer `qkv` or `c_attn` of ViT and GPT-2 gives them.
+///
+/// `qkv` (batch, rows, 3 · heads · d) holds, row by row, the queries of all heads, then the keys, then the values; result
+/// (batch, rows, heads · d). Saves the copies that splitting and transposing cost.
+pub fn self_attention(qkv: &Tensor, heads: usize, mask: Mask<'_>) -> Result<Tensor> {
+    let (batch, rows, columns) = qkv.dims3()?;
+    if heads == 0 || columns == 0 || !columns.is_multiple_of(3 * heads) {
+        bail!("self_attention: qkv has {columns} columns, but they must be 3 · {heads} heads · d");
+    }
+    if let Mask::Additive(m) = mask {
+        check_mask(qkv, m, (batch, heads, rows, rows))?;
+    }
+    if fuses(qkv) && qkv.elem_count() > 0 {
+        return qkv.apply_op1(attention::SelfAttention { heads, hidden: mask.hidden() });
+    }
+    let split = qkv.reshape((batch, rows, 3, heads, columns / 3 / heads))?;
+    let part = |i: usize| split.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
+    let y = primitive::attention(&part(0)?, &part(1)?, &part(2)?, mask)?;
+    y.transpose(1, 2)?.reshape((batch, rows, columns / 3))
 }
 
 /// How a convolution's kernel moves over its input; the same in both directions.
@@ -312,20 +407,29 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, conv: &Conv2d) -> Resu
         check_shape("conv2d", "b", b, &[out_channels])?;
     }
     check_dtypes("conv2d", x, &[("w", Some(w)), ("b", b)])?;
-    primitive::conv2d(x, w, b, conv)
+    match b {
+        _ if !fuses(x) => primitive::conv2d(x, w, b, conv),
+        Some(b) => x.apply_op3(w, b, conv::Convolution(*conv)),
+        None => x.apply_op2(w, conv::Convolution(*conv)),
+    }
 }
 
 /// Rows of `table` (rows, d) by number: `ids` (…) of type `u32`, result (…, d).
 pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
-    let (rows, _) = table.dims2()?;
+    let (rows, width) = table.dims2()?;
     if ids.dtype() != DType::U32 {
         bail!("embedding: ids have type {:?}, but they must be U32", ids.dtype());
     }
-    let flat = ids.flatten_all()?;
-    if let Some(wrong) = flat.to_vec1::<u32>()?.into_iter().find(|&id| id as usize >= rows) {
+    let numbers = ids.flatten_all()?.to_vec1::<u32>()?;
+    if let Some(wrong) = numbers.iter().find(|&&id| id as usize >= rows) {
         bail!("embedding: ids hold {wrong}, but the table has {rows} rows");
     }
-    primitive::embedding(table, ids)
+    if !fuses(table) {
+        return primitive::embedding(table, ids);
+    }
+    let mut shape = ids.dims().to_vec();
+    shape.push(width);
+    table.apply_op1(embedding::Embedding { ids: numbers, shape: shape.into() })
 }
 
 fn check_has_last_axis(operation: &str, x: &Tensor) -> Result<usize> {

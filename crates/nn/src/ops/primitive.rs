@@ -145,8 +145,28 @@ fn causal(queries: usize, keys: usize, like: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(entries, (1, 1, queries, keys), like.device())?.to_dtype(like.dtype())
 }
 
+/// Through patches: the gradient of candle's own convolution fails for some strides with dilation.
 pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, conv: &Conv2d) -> Result<Tensor> {
-    let y = x.conv2d(w, conv.padding, conv.stride, conv.dilation, conv.groups)?;
+    let Conv2d { stride, padding, dilation, groups } = *conv;
+    let (n, _, height, width) = x.dims4()?;
+    let (outputs, inputs, kh, kw) = w.dims4()?;
+    let (Some(out_height), Some(out_width)) = (conv.output(height, kh), conv.output(width, kw)) else {
+        candle_core::bail!("conv2d: a kernel of {kh} × {kw} does not fit into {height} × {width}");
+    };
+    let padded = x.pad_with_zeros(2, padding, padding)?.pad_with_zeros(3, padding, padding)?;
+    let padded_width = width + 2 * padding;
+    // For each tap and then each output, where in a padded plane it looks.
+    let mut places = Vec::with_capacity(kh * kw * out_height * out_width);
+    for (ky, kx) in (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))) {
+        for (y, x) in (0..out_height).flat_map(|y| (0..out_width).map(move |x| (y, x))) {
+            places.push(((y * stride + ky * dilation) * padded_width + x * stride + kx * dilation) as u32);
+        }
+    }
+    let places = Tensor::new(places, x.device())?;
+    let patches = padded.flatten_from(2)?.contiguous()?.index_select(&places, 2)?;
+    let patches = patches.reshape((n, groups, inputs * kh * kw, out_height * out_width))?;
+    let w = w.reshape((1, groups, outputs / groups, inputs * kh * kw))?;
+    let y = w.broadcast_matmul(&patches)?.reshape((n, outputs, out_height, out_width))?;
     match b {
         Some(b) => y.broadcast_add(&per_channel(b, &y)?),
         None => Ok(y),
@@ -156,7 +176,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, conv: &Conv2d) -> Resu
 pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let mut shape = ids.dims().to_vec();
     shape.push(table.dim(1)?);
-    table.index_select(&ids.flatten_all()?, 0)?.reshape(shape)
+    table.contiguous()?.index_select(&ids.flatten_all()?, 0)?.reshape(shape)
 }
 
 impl RunningStatistics {
