@@ -6,7 +6,7 @@
 //! ∂²u/∂x∂y = ½ (∂²u/∂(x+y)² − ∂²u/∂x² − ∂²u/∂y²).
 
 use crate::ops;
-use crate::params::Real;
+use crate::ops::element::{Element, vectorised};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
@@ -156,7 +156,7 @@ fn shape_of_parts(layout: &Layout) -> Result<Parts> {
     Ok(Parts { directions: parts / 2, size: n * width, width })
 }
 
-fn slice<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+fn slice<'a, T: Element>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&T::cpu_storage_as_slice(storage)?[start..end]),
         None => bail!("a jet must be contiguous"),
@@ -169,7 +169,7 @@ fn rows_a_task(width: usize) -> usize {
 }
 
 /// The same rows of every part, task by task.
-fn by_task<'a, T: Real>(values: &'a mut [T], parts: &Parts) -> Vec<Vec<&'a mut [T]>> {
+fn by_task<'a, T: Element>(values: &'a mut [T], parts: &Parts) -> Vec<Vec<&'a mut [T]>> {
     let chunk = rows_a_task(parts.width) * parts.width.max(1);
     let mut tasks: Vec<Vec<&mut [T]>> = (0..parts.size.div_ceil(chunk)).map(|_| Vec::new()).collect();
     for part in values.chunks_mut(parts.size.max(1)) {
@@ -180,63 +180,67 @@ fn by_task<'a, T: Real>(values: &'a mut [T], parts: &Parts) -> Vec<Vec<&'a mut [
     tasks
 }
 
-fn bend<T: Real>(parts: &Parts, z: &[T], b: &[T]) -> Vec<T> {
+fn bend<T: Element>(parts: &Parts, z: &[T], b: &[T]) -> Vec<T> {
     let mut y = vec![T::zero(); z.len()];
     let chunk = rows_a_task(parts.width) * parts.width.max(1);
     by_task(&mut y, parts).into_par_iter().enumerate().for_each(|(task, mut y)| {
-        let len = y[0].len();
-        let z = |part: usize| &z[part * parts.size + task * chunk..][..len];
-        let (value, derivatives) = y.split_at_mut(1);
-        let t = &mut *value[0];
-        for (t, z) in t.chunks_mut(parts.width).zip(z(0).chunks(parts.width)) {
-            for ((t, &z), &b) in t.iter_mut().zip(z).zip(b) {
-                *t = (z + b).tanh();
+        vectorised(|| {
+            let len = y[0].len();
+            let z = |part: usize| &z[part * parts.size + task * chunk..][..len];
+            let (value, derivatives) = y.split_at_mut(1);
+            let t = &mut *value[0];
+            for (t, z) in t.chunks_mut(parts.width).zip(z(0).chunks(parts.width)) {
+                for ((t, &z), &b) in t.iter_mut().zip(z).zip(b) {
+                    *t = (z + b).tanh();
+                }
             }
-        }
-        let two = T::one() + T::one();
-        let (first, second) = derivatives.split_at_mut(parts.directions);
-        for k in 0..parts.directions {
-            let (z1, z2) = (z(1 + k), z(1 + parts.directions + k));
-            for ((((y1, y2), &t), &z1), &z2) in first[k].iter_mut().zip(&mut *second[k]).zip(&*t).zip(z1).zip(z2) {
-                let slope = T::one() - t * t;
-                *y1 = slope * z1;
-                *y2 = slope * (z2 - two * t * z1 * z1);
+            let two = T::one() + T::one();
+            let (first, second) = derivatives.split_at_mut(parts.directions);
+            for k in 0..parts.directions {
+                let (z1, z2) = (z(1 + k), z(1 + parts.directions + k));
+                for ((((y1, y2), &t), &z1), &z2) in first[k].iter_mut().zip(&mut *second[k]).zip(&*t).zip(z1).zip(z2) {
+                    let slope = T::one() - t * t;
+                    *y1 = slope * z1;
+                    *y2 = slope * (z2 - two * t * z1 * z1);
+                }
             }
-        }
+        })
     });
     y
 }
 
 /// With s = 1 − t², s′ = −2ts and s″ = s(6t² − 2):
 /// ḡ = g s + Σ (g₁ s′ z₁ + g₂ (s′ z₂ + s″ z₁²)), ḡ₁ = g₁ s + 2 g₂ s′ z₁, ḡ₂ = g₂ s.
-fn unbend<T: Real>(parts: &Parts, z: &[T], y: &[T], g: &[T]) -> Vec<T> {
+fn unbend<T: Element>(parts: &Parts, z: &[T], y: &[T], g: &[T]) -> Vec<T> {
     let mut gz = vec![T::zero(); z.len()];
     let chunk = rows_a_task(parts.width) * parts.width.max(1);
     let d = parts.directions;
     by_task(&mut gz, parts).into_par_iter().enumerate().for_each(|(task, mut gz)| {
-        let len = gz[0].len();
-        let at = |part: usize| part * parts.size + task * chunk..part * parts.size + task * chunk + len;
-        let (value, derivatives) = gz.split_at_mut(1);
-        let (first, second) = derivatives.split_at_mut(d);
-        let t = &y[at(0)];
-        let two = T::one() + T::one();
-        let six = two + two + two;
-        for ((out, &g), &t) in value[0].iter_mut().zip(&g[at(0)]).zip(t) {
-            *out = g * (T::one() - t * t);
-        }
-        for k in 0..d {
-            let (z1, z2) = (&z[at(1 + k)], &z[at(1 + d + k)]);
-            let (g1, g2) = (&g[at(1 + k)], &g[at(1 + d + k)]);
-            let outs = value[0].iter_mut().zip(first[k].iter_mut()).zip(second[k].iter_mut());
-            let ins = t.iter().zip(z1).zip(z2).zip(g1).zip(g2);
-            for (((out, out1), out2), ((((&t, &z1), &z2), &g1), &g2)) in outs.zip(ins) {
-                let s = T::one() - t * t;
-                let s1 = -two * t * s;
-                *out += g1 * s1 * z1 + g2 * (s1 * z2 + s * (six * t * t - two) * z1 * z1);
-                *out1 = g1 * s + two * g2 * s1 * z1;
-                *out2 = g2 * s;
+        vectorised(|| {
+            let len = gz[0].len();
+            let at = |part: usize| part * parts.size + task * chunk..part * parts.size + task * chunk + len;
+            let (value, derivatives) = gz.split_at_mut(1);
+            let (first, second) = derivatives.split_at_mut(d);
+            let t = &y[at(0)];
+            let two = T::one() + T::one();
+            let six = two + two + two;
+            for ((out, &g), &t) in value[0].iter_mut().zip(&g[at(0)]).zip(t) {
+                *out = g * (T::one() - t * t);
             }
-        }
+            for k in 0..d {
+                let (z1, z2) = (&z[at(1 + k)], &z[at(1 + d + k)]);
+                let (g1, g2) = (&g[at(1 + k)], &g[at(1 + d + k)]);
+                let outs = value[0].iter_mut().zip(first[k].iter_mut()).zip(second[k].iter_mut());
+                let ins = t.iter().zip(z1).zip(z2).zip(g1).zip(g2);
+                for (((out, out1), out2), ((((&t, &z1), &z2), &g1), &g2)) in outs.zip(ins) {
+                    let s = T::one() - t * t;
+                    let s1 = -two * t * s;
+                    *out += g1 * s1 * z1 + g2 * (s1 * z2 + s * (six * t * t - two) * z1 * z1);
+                    *out1 = g1 * s + two * g2 * s1 * z1;
+                    *out2 = g2 * s;
+                }
+            }
+        })
     });
     gz
 }
