@@ -53,7 +53,8 @@ impl ViTConfig {
     }
 }
 
-/// Variance that timm's models are initialised with.
+/// Initial deviation of timm's position embeddings. Its linear layers start with the same, which suits a width of several
+/// hundred; here they start with PyTorch's default, which suits any.
 const STD: f64 = 0.02;
 /// timm's layer norms.
 const EPS: f64 = 1e-6;
@@ -69,21 +70,16 @@ struct Block {
     heads: usize,
 }
 
-/// A linear layer as timm initialises it.
-fn linear(inputs: usize, outputs: usize, weights: &Weights) -> Result<Linear> {
-    Linear::with_init(inputs, outputs, Init::TruncatedNormal { std: STD }, Some(Init::Constant(0.0)), weights)
-}
-
 impl Block {
     fn new(config: &ViTConfig, weights: &Weights) -> Result<Self> {
         let width = config.width;
         Ok(Self {
             norm1: LayerNorm::new(width, EPS, &weights.at("norm1"))?,
-            qkv: linear(width, 3 * width, &weights.at("attn.qkv"))?,
-            proj: linear(width, width, &weights.at("attn.proj"))?,
+            qkv: Linear::new(width, 3 * width, true, &weights.at("attn.qkv"))?,
+            proj: Linear::new(width, width, true, &weights.at("attn.proj"))?,
             norm2: LayerNorm::new(width, EPS, &weights.at("norm2"))?,
-            fc1: linear(width, config.mlp, &weights.at("mlp.fc1"))?,
-            fc2: linear(config.mlp, width, &weights.at("mlp.fc2"))?,
+            fc1: Linear::new(width, config.mlp, true, &weights.at("mlp.fc1"))?,
+            fc2: Linear::new(config.mlp, width, true, &weights.at("mlp.fc2"))?,
             heads: config.heads,
         })
     }
@@ -135,7 +131,7 @@ impl ViT {
                 .map(|i| Block::new(config, &weights.at("blocks").at(i)))
                 .collect::<Result<_>>()?,
             norm: LayerNorm::new(width, EPS, &weights.at("norm"))?,
-            head: linear(width, classes, &weights.at("head"))?,
+            head: Linear::new(width, classes, true, &weights.at("head"))?,
         })
     }
 
