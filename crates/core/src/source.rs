@@ -414,13 +414,13 @@ impl Rows {
         let bad = |problem: String| Error::input(self.name.clone(), problem);
         let unreadable = |e: io::Error| Error::input(self.name.clone(), format!("row {here} cannot be read: {e}"));
         let found = match &mut self.reader {
-            RowReader::Memory { array } => match array.axis_iter(Axis(0)).nth(here) {
-                Some(values) => {
-                    row.extend(values);
-                    true
+            RowReader::Memory { array } => {
+                let found = here < array.nrows();
+                if found {
+                    row.extend(array.row(here));
                 }
-                None => false,
-            },
+                found
+            }
             RowReader::Binary { reader, decode, buffer, remaining } => {
                 if *remaining == Some(here) {
                     return Ok(false);

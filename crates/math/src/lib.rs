@@ -3,5 +3,8 @@
 //! Everything takes `ndarray` views and returns owned arrays; nothing reads files, prints or draws random numbers of
 //! its own accord.
 
+pub mod assignment;
+pub mod lbfgs;
 pub mod linalg;
+pub mod polar;
 pub mod stats;
