@@ -96,8 +96,8 @@ pub fn gram<T: Real>(a: ArrayView2<'_, T>) -> Array2<f64> {
     gram
 }
 
-/// `a ← r a + c b`, in place and rounded once: from `a (p, d)`, `r (p, p)`, `c (p, q)` and `b (q, d)`; q may be 0.
-/// 2 p (p + q) d flop.
+/// `a ← r a + c b`, in place and rounded once: from `a (p, d)`, lower triangular `r (p, p)`, `c (p, q)` and `b (q, d)`;
+/// q may be 0. p (p + 2 q) d flop.
 pub fn combine<T: Real, U: Real>(
     mut a: ArrayViewMut2<'_, T>,
     r: ArrayView2<'_, f64>,
@@ -111,7 +111,17 @@ pub fn combine<T: Real, U: Real>(
         let mut new = Array2::zeros(a.raw_dim());
         let old = widened(a.view());
         let sum = as_faer_mut(new.view_mut());
-        faer::linalg::matmul::matmul(sum, Accum::Replace, as_faer(r), as_faer(old.view()), 1.0, Par::Seq);
+        triangular_matmul(
+            sum,
+            BlockStructure::Rectangular,
+            Accum::Replace,
+            as_faer(r),
+            BlockStructure::TriangularLower,
+            as_faer(old.view()),
+            BlockStructure::Rectangular,
+            1.0,
+            Par::Seq,
+        );
         if q > 0 {
             let (b, sum) = (widened(b), as_faer_mut(new.view_mut()));
             faer::linalg::matmul::matmul(sum, Accum::Add, as_faer(c), as_faer(b.view()), 1.0, Par::Seq);
@@ -185,7 +195,8 @@ mod tests {
             prop_assert_eq!(y, (&wide_a.t().dot(&ndarray::aview1(&c)) + &column).to_vec());
             prop_assert_eq!(cross(a.view(), b.view()), wide_a.dot(&wide_b.t()));
             prop_assert_eq!(gram(a.view()), wide_a.dot(&wide_a.t()));
-            let (r, c) = (whole(p, p, 3).mapv(f64::from), whole(p, q, 4).mapv(f64::from));
+            let (mut r, c) = (whole(p, p, 3).mapv(f64::from), whole(p, q, 4).mapv(f64::from));
+            r.indexed_iter_mut().for_each(|((i, j), r)| if j > i { *r = 0.0 });
             let mut combined = a.clone();
             combine(combined.view_mut(), r.view(), c.view(), b.view());
             prop_assert_eq!(combined.mapv(f64::from), r.dot(&wide_a) + c.dot(&wide_b));

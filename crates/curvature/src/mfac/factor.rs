@@ -10,7 +10,7 @@ use faer::linalg::triangular_solve::{
 use faer::{Accum, Par, Side};
 use ndarray::{Array2, ArrayViewMut2, Axis, s};
 use offprint_core::{Error, Result};
-use offprint_math::linalg::{as_faer, as_faer_mut};
+use offprint_math::linalg::{as_faer, as_faer_mut, matmul};
 
 /// The Cholesky factor L of K `(m, m)`.
 #[derive(Debug, Clone)]
@@ -88,6 +88,11 @@ impl Factor {
             std::cmp::Ordering::Equal => self.lower[[i, i]].powi(2) - count as f64,
             std::cmp::Ordering::Greater => 0.0,
         })
+    }
+
+    /// K.
+    pub fn matrix(&self) -> Array2<f64> {
+        matmul(self.lower.view(), self.lower.t())
     }
 
     /// `y ← K⁻¹ y` for `y (m,)`. The forward half is the published sweep over D, the backward half its product with

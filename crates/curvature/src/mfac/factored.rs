@@ -6,6 +6,7 @@ use super::gradients::{check_damp, check_rows, check_vector};
 use crate::{Inverse, Real, wide};
 use ndarray::{ArrayView2, Axis};
 use offprint_core::Result;
+use offprint_math::linalg::eigh;
 use rayon::prelude::*;
 
 /// F̂⁻¹ as the gradients G themselves and one m × m factor:
@@ -32,6 +33,17 @@ impl<'a, T: Real> MfacFactored<'a, T> {
         check_damp(damp)?;
         let factor = Factor::new(wide::gram(gradients) / damp, gradients.nrows())?;
         Ok(Self { gradients, factor, damp })
+    }
+
+    /// The m largest eigenvalues of F̂, descending, at most d of them; all others equal λ. O(m³).
+    ///
+    /// # Errors
+    /// They did not converge.
+    pub fn eigenvalues(&self) -> Result<Vec<f64>> {
+        // K = G Gᵀ/λ + m I has the eigenvalues m/λ · (σ²/m + λ).
+        let (values, _) = eigh(self.factor.matrix().view())?;
+        let scale = self.damp / self.gradients.nrows() as f64;
+        Ok(values.iter().rev().take(self.dim()).map(|value| (value * scale).max(self.damp)).collect())
     }
 }
 
