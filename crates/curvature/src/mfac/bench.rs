@@ -8,11 +8,18 @@ use offprint_core::random::Streams;
 use offprint_core::{Array, Result};
 use serde_json::json;
 
+/// Damping of the static cases, whose vector has hardly a part along the gradients.
 const DAMP: f64 = 1e-3;
+/// Damping of the window, which is asked for the direction of a gradient in it: with less, nearly all of g/λ cancels
+/// and the peer's single precision has no digit left to compare.
+const DAMP_OF_WINDOW: f64 = 1.0;
 
-/// The numbers by which two long vectors are compared: ends, a sum, a length.
+/// The numbers by which two long vectors are compared: both ends and the sum in units of the mean size, and that size in
+/// thousandths, so that all are of order 1 or more and compared by their ratio.
 fn fingerprint(y: &[f64]) -> Vec<f64> {
-    vec![y[0], y[y.len() - 1], y.iter().sum::<f64>() / y.len() as f64, vector::norm(y) / (y.len() as f64).sqrt()]
+    let root = (y.len() as f64).sqrt();
+    let size = vector::norm(y) / root;
+    vec![y[0] / size, y[y.len() - 1] / size, y.iter().sum::<f64>() / (root * size), 1e3 * size]
 }
 
 impl Bench for Mfac {
@@ -55,14 +62,14 @@ impl Bench for Mfac {
 
         let (m, d) = (256, 1 << 17);
         let (start, next) = (normal(2, m, d), normal(3, 4, d));
-        let mut window = MfacDynamic::<f32>::new(d, m, DAMP)?;
+        let mut window = MfacDynamic::<f32>::new(d, m, DAMP_OF_WINDOW)?;
         start.rows().into_iter().try_for_each(|row| window.push(&row.mapv(f64::from).to_vec()))?;
         let pushed: Vec<Vec<f64>> = next.rows().into_iter().map(|row| row.mapv(f64::from).to_vec()).collect();
         let update = Case {
             name: "dynamic-update",
             says: format!("four optimiser updates (gradient in, direction out) of a window m = {m} in d = {d}"),
             inputs: vec![("start", start.into()), ("next", next.into())],
-            settings: json!({ "damp": DAMP }),
+            settings: json!({ "damp": DAMP_OF_WINDOW }),
             work: Box::new(move || {
                 let mut direction = Vec::new();
                 for gradient in &pushed {
