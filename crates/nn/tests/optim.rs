@@ -65,7 +65,8 @@ fn adam_is_that_of_pytorch() {
 #[test]
 fn a_restored_optimiser_goes_on_bit_for_bit() {
     let momentum = SgdSettings { momentum: 0.9, learning_rate: 0.1, ..SgdSettings::default() };
-    let makers: [Box<dyn Fn(Var) -> Box<dyn Optimizer>>; 2] =
+    type Make = Box<dyn Fn(Var) -> Box<dyn Optimizer>>;
+    let makers: [Make; 2] =
         [Box::new(sgd(momentum)), Box::new(adam(AdamSettings::adamw()))];
     for make in makers {
         let w = start(DType::F32);
