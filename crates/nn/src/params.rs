@@ -142,7 +142,7 @@ impl Params {
                 let rows = p.var.dims().first().copied().unwrap_or(1);
                 let range = start..start + n;
                 start += n;
-                Block { name: p.name.clone(), range, rows, columns: if rows == 0 { 0 } else { n / rows } }
+                Block { name: p.name.clone(), range, rows, columns: n.checked_div(rows).unwrap_or(0) }
             })
             .collect()
     }
