@@ -4,7 +4,7 @@
 //! A training step is a forward pass, a backward pass and a step of Adam. One piece of work is [`STEPS`] of them, and
 //! its answer their losses: after the first step these depend on every gradient.
 
-use crate::ops::{self, Conv2d, Mask, Mode, Reduction, RunningStatistics};
+use crate::ops::{self, Activation, Conv2d, Mask, Mode, Reduction, RunningStatistics};
 use crate::optim::{Adam, AdamSettings, Optimizer};
 use candle_core::{DType, Device, Tensor, Var};
 use ndarray::Array1;
@@ -67,6 +67,11 @@ impl<'a> Parameters<'a> {
         ops::linear(x, w, Some(b))
     }
 
+    fn activated(&self, x: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
+        let (w, b) = (self.next(), self.next());
+        ops::linear_activated(x, w, Some(b), activation)
+    }
+
     fn layer_norm(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let (w, b) = (self.next(), self.next());
         ops::layer_norm(x, w, b, 1e-5)
@@ -92,9 +97,8 @@ const MLP: Network = Network {
     input: (&[128, 784], 0),
     targets: (128, 10),
     logits: |p, x| {
-        let h = ops::relu(&p.linear(x)?)?;
-        let h = ops::relu(&p.linear(&h)?)?;
-        p.linear(&h)
+        let h = p.activated(x, Activation::Relu)?;
+        p.linear(&p.activated(&h, Activation::Relu)?)
     },
 };
 
@@ -128,7 +132,7 @@ const TRANSFORMER: Network = Network {
         for _ in 0..LAYERS {
             let qkv = p.linear(&p.layer_norm(&x)?)?;
             x = (x + p.linear(&ops::self_attention(&qkv, HEADS, Mask::Causal)?)?)?;
-            let h = ops::gelu(&p.linear(&p.layer_norm(&x)?)?)?;
+            let h = p.activated(&p.layer_norm(&x)?, Activation::Gelu)?;
             x = (x + p.linear(&h)?)?;
         }
         p.linear(&p.layer_norm(&x)?)?.flatten_to(1)
@@ -251,7 +255,7 @@ impl Trainer {
     fn step(&mut self) -> candle_core::Result<f64> {
         let logits = (self.network.logits)(&Parameters::new(&self.parameters), &self.x)?;
         let loss = ops::cross_entropy(&logits, &self.targets, 0.0, Reduction::Mean)?;
-        self.optimizer.step(&loss.backward()?)?;
+        self.optimizer.step(&ops::backward(&loss)?)?;
         Ok(f64::from(loss.to_scalar::<f32>()?))
     }
 }

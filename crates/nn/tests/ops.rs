@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use offprint_core::random::Streams;
-use offprint_nn::ops::{self, Conv2d, Mask, Mode, Reduction, RunningStatistics};
+use offprint_nn::ops::{self, Activation, Conv2d, Mask, Mode, Reduction, RunningStatistics};
 use rand::RngExt;
 
 /// Numbers in (−2, 2), the same at every run.
@@ -32,7 +32,12 @@ fn differentiate(inputs: &[Tensor], f: &impl Fn(&[Tensor]) -> Result<Tensor>) ->
     let leaves: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let y = f(&leaves).unwrap();
     let c = random("weights of the result", y.dims()).to_dtype(y.dtype()).unwrap();
-    let gradients = (&y * c).unwrap().sum_all().unwrap().backward().unwrap();
+    let loss = (&y * c).unwrap().sum_all().unwrap();
+    let gradients = loss.backward().unwrap();
+    let handed_over = ops::backward(&loss).unwrap();
+    for v in &vars {
+        assert_eq!(gradients.get(v).map(values), handed_over.get(v).map(values));
+    }
     let of = |v: &Var| gradients.get(v).cloned().unwrap_or_else(|| v.zeros_like().unwrap());
     (y.detach(), vars.iter().map(of).collect())
 }
@@ -118,6 +123,11 @@ fn linear_layers() {
         let (w, b) = (random("w", &[outputs, inputs]), random("b", &[outputs]));
         check(&[random("x", &shape), w.clone(), b], |t| ops::linear(&t[0], &t[1], Some(&t[2])));
         check(&[random("x", &shape), w], |t| ops::linear(&t[0], &t[1], None));
+    }
+    for activation in [Activation::Gelu, Activation::Tanh] {
+        let inputs = [random("x", &[5, 7]), random("w", &[3, 7]), random("b", &[3])];
+        check(&inputs, |t| ops::linear_activated(&t[0], &t[1], Some(&t[2]), activation));
+        check(&inputs[..2], |t| ops::linear_activated(&t[0], &t[1], None, activation));
     }
     // Strided operands, and sizes beyond one piece of rows and one thread.
     let (x, w, b) = (random("x", &[61, 300]), random("w", &[61, 131]), random("b", &[131]));
@@ -270,4 +280,108 @@ fn embeddings() {
     let ids = Tensor::new(&[[0u32, 2, 2], [4, 0, 2]], &Device::Cpu).unwrap();
     check(&[random("table", &[5, 3])], |t| ops::embedding(&t[0], &ids));
     check(&[random("table", &[3, 5])], |t| ops::embedding(&t[0].t()?, &ids.t()?));
+}
+
+/// All bits of a network's loss and gradients, computed with so many threads.
+fn bits(threads: usize) -> Vec<u64> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| {
+        let image = random("image", &[19, 3, 24, 24]).to_dtype(DType::F32).unwrap();
+        let shapes: [&[usize]; 5] = [&[24, 3, 3, 3], &[24], &[24], &[300, 576], &[300]];
+        let parameters: Vec<Tensor> =
+            shapes.iter().map(|shape| random("w", shape).to_dtype(DType::F32).unwrap()).collect();
+        let (loss, gradients) = differentiate(&parameters, &|p: &[Tensor]| {
+            let running = RunningStatistics::new(24, DType::F32, &Device::Cpu)?;
+            let y = ops::conv2d(&image, &p[0], None, &Conv2d::same(3))?;
+            let y = ops::gelu(&ops::batch_norm(&y, &p[1], &p[2], &running, 1e-5, Mode::Training)?)?;
+            let y = ops::linear(&y.flatten_from(2)?, &p[3], Some(&p[4]))?;
+            let y = ops::layer_norm(&y, &p[4], &p[4], 1e-5)?;
+            ops::softmax(&ops::self_attention(&y, 4, Mask::Causal)?)
+        });
+        gradients.iter().chain([&loss]).flat_map(values).map(f64::to_bits).collect()
+    })
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let one = bits(1);
+    assert!(one == bits(2) && one == bits(3));
+}
+
+#[test]
+fn the_switch_to_primitive_operations_is_undone_after_a_panic() {
+    assert!(!ops::is_unfused());
+    ops::unfused(|| {
+        assert!(ops::is_unfused());
+        ops::unfused(|| ());
+        assert!(ops::is_unfused());
+    });
+    let caught = std::panic::catch_unwind(|| ops::unfused(|| std::panic::resume_unwind(Box::new(()))));
+    assert!(caught.is_err() && !ops::is_unfused());
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused_by_name() {
+    let t = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    let ids = |ids: &[u32]| Tensor::new(ids, &Device::Cpu).unwrap();
+    let conv = Conv2d::default();
+    let running = RunningStatistics::new(3, DType::F32, &Device::Cpu).unwrap();
+    let q = t(&[1, 2, 4, 3]);
+    for (result, part) in [
+        (ops::linear(&t(&[2, 3]), &t(&[5, 4]), None), "4 columns of w"),
+        (ops::linear(&t(&[2, 4]), &t(&[5, 4]), Some(&t(&[4]))), "b has shape [4]"),
+        (ops::linear(&t(&[]), &t(&[5, 4]), None), "x has shape []"),
+        (ops::linear(&t(&[2, 4]).to_dtype(DType::F64).unwrap(), &t(&[5, 4]), None), "w has type F32"),
+        (ops::softmax(&t(&[])), "x has shape []"),
+        (ops::softmax(&t(&[3, 0])), "x has shape [3, 0]"),
+        (ops::layer_norm(&t(&[2, 3]), &t(&[2]), &t(&[3]), 1e-5), "weight has shape [2]"),
+        (ops::rms_norm(&t(&[2, 3]), &t(&[2]), 1e-5), "weight has shape [2]"),
+        (
+            ops::batch_norm(&t(&[2, 4]), &t(&[4]), &t(&[4]), &running, 1e-5, Mode::Training),
+            "running_mean has shape [3]",
+        ),
+        (ops::batch_norm(&t(&[1, 3]), &t(&[3]), &t(&[3]), &running, 1e-5, Mode::Training), "at least 2 values"),
+        (ops::group_norm(&t(&[1, 3]), &t(&[3]), &t(&[3]), 2, 1e-5), "must divide the 3 channels"),
+        (ops::cross_entropy(&t(&[2, 3]), &ids(&[0, 3]), 0.0, Reduction::Mean), "targets hold 3"),
+        (ops::cross_entropy(&t(&[2, 3]), &ids(&[0]), 0.0, Reduction::Mean), "targets has shape [1]"),
+        (ops::cross_entropy(&t(&[2, 3]), &ids(&[0, 1]), 2.0, Reduction::Mean), "label_smoothing is 2"),
+        (ops::cross_entropy(&t(&[2, 3]), &t(&[2]), 0.0, Reduction::Mean), "must be U32"),
+        (ops::cross_entropy(&t(&[0, 3]), &ids(&[]), 0.0, Reduction::Mean), "no rows"),
+        (ops::attention(&q, &t(&[1, 2, 5, 2]), &t(&[1, 2, 5, 3]), Mask::None), "k has shape"),
+        (ops::attention(&q, &t(&[1, 2, 3, 3]), &t(&[1, 2, 3, 3]), Mask::Causal), "causal mask needs"),
+        (ops::attention(&q, &q, &q, Mask::Additive(&t(&[1, 1, 2, 4]))), "mask has shape [1, 1, 2, 4]"),
+        (ops::self_attention(&t(&[1, 2, 12]), 5, Mask::None), "12 columns"),
+        (ops::self_attention(&t(&[1, 2, 12]), 0, Mask::None), "12 columns"),
+        (ops::conv2d(&t(&[1, 2, 5, 5]), &t(&[4, 3, 3, 3]), None, &conv), "do not fit 1 groups"),
+        (ops::conv2d(&t(&[1, 3, 2, 5]), &t(&[4, 3, 3, 3]), None, &conv), "does not fit into 2 × 5"),
+        (ops::conv2d(&t(&[1, 3, 5, 5]), &t(&[4, 3, 3, 3]), None, &Conv2d { stride: 0, ..conv }), "stride is 0"),
+        (ops::conv2d(&t(&[1, 3, 5, 5]), &t(&[4, 3, 0, 3]), None, &conv), "does not fit"),
+        (ops::embedding(&t(&[4, 2]), &ids(&[1, 4])), "ids hold 4"),
+    ] {
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains(part), "{message:?} does not say {part:?}");
+    }
+}
+
+#[test]
+fn empty_batches_give_empty_results_and_zero_gradients() {
+    let t = |shape: &[usize]| random("t", shape);
+    check(&[t(&[0, 3]), t(&[3]), t(&[3])], |t| ops::layer_norm(&t[0], &t[1], &t[2], 1e-5));
+    check(&[t(&[0, 3])], |t| ops::gelu(&t[0]));
+    check(&[t(&[0, 3])], |t| ops::softmax(&t[0]));
+    check(&[t(&[0, 2, 3, 3]), t(&[4, 2, 3, 3]), t(&[4])], |t| ops::conv2d(&t[0], &t[1], Some(&t[2]), &Conv2d::same(3)));
+    check(&[t(&[0, 4, 3]), t(&[4]), t(&[4])], |t| ops::group_norm(&t[0], &t[1], &t[2], 2, 1e-5));
+    let ids = Tensor::zeros(0, DType::U32, &Device::Cpu).unwrap();
+    check(&[t(&[5, 3])], |t| ops::embedding(&t[0], &ids));
+}
+
+#[test]
+fn gradients_of_a_parameter_used_in_several_ways_are_added_up() {
+    let w = Var::from_tensor(&random("w", &[3, 3])).unwrap();
+    let x = random("x", &[2, 3]);
+    // Twice through a fused operation and once through one of candle's.
+    let y = ops::linear(&ops::linear(&x, &w, None).unwrap(), &w, None).unwrap();
+    let loss = (y.sum_all().unwrap() + w.sqr().unwrap().sum_all().unwrap()).unwrap();
+    let (expected, got) = (loss.backward().unwrap(), ops::backward(&loss).unwrap());
+    assert!(distance(got.get(&w).unwrap(), expected.get(&w).unwrap()) < 1e-15);
 }

@@ -1,22 +1,28 @@
 //! Activations: functions of each element by itself.
 
 use super::element::{Element, elements, for_type, tensor, vectorised, with_elements};
-use super::rows::{buffer, pieces};
+use super::rows::filled;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage};
 
-/// Which function.
-#[derive(Debug, Clone, Copy)]
+/// An activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
+    /// [`gelu`](super::gelu)
     Gelu,
+    /// [`gelu_tanh`](super::gelu_tanh)
     GeluTanh,
+    /// [`relu`](super::relu)
     Relu,
+    /// [`silu`](super::silu)
     Silu,
+    /// [`tanh`](super::tanh)
     Tanh,
+    /// [`sigmoid`](super::sigmoid)
     Sigmoid,
 }
 
 /// A function and its derivative, inlined into the loops over elements.
-pub trait Pointwise: Sync {
+trait Pointwise: Sync {
     fn value<T: Element>(x: T) -> T;
     fn slope<T: Element>(x: T) -> T;
 }
@@ -118,30 +124,41 @@ impl Pointwise for Sigmoid {
 }
 
 fn values<P: Pointwise, T: Element>(x: &[T]) -> Vec<T> {
-    let mut y = buffer(x.len());
-    pieces(&mut y, 1, |first, y| {
+    let fill = |first: usize, y: &mut [T]| {
         vectorised(
             #[inline(always)]
             || y.iter_mut().zip(&x[first..]).for_each(|(y, &x)| *y = P::value(x)),
         )
-    });
-    y
+    };
+    filled(x.len(), 1, fill).0
 }
 
 /// `g` times the derivative at `x`.
 fn pull_back<P: Pointwise, T: Element>(x: &[T], g: &[T]) -> Vec<T> {
-    let mut y = buffer(x.len());
-    pieces(&mut y, 1, |first, y| {
+    let fill = |first: usize, gx: &mut [T]| {
         vectorised(
             #[inline(always)]
-            || y.iter_mut().zip(&x[first..]).zip(&g[first..]).for_each(|((y, &x), &g)| *y = g * P::slope(x)),
+            || gx.iter_mut().zip(&x[first..]).zip(&g[first..]).for_each(|((gx, &x), &g)| *gx = g * P::slope(x)),
         )
-    });
-    y
+    };
+    filled(x.len(), 1, fill).0
 }
 
 impl Activation {
-    fn values<T: Element>(self, x: &[T]) -> Vec<T> {
+    /// The activation of every element of `x`.
+    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Gelu => super::gelu(x),
+            Self::GeluTanh => super::gelu_tanh(x),
+            Self::Relu => super::relu(x),
+            Self::Silu => super::silu(x),
+            Self::Tanh => super::tanh(x),
+            Self::Sigmoid => super::sigmoid(x),
+        }
+    }
+
+    /// The function of every element.
+    pub(super) fn values<T: Element>(self, x: &[T]) -> Vec<T> {
         match self {
             Self::Gelu => values::<Gelu, T>(x),
             Self::GeluTanh => values::<GeluTanh, T>(x),
@@ -152,7 +169,8 @@ impl Activation {
         }
     }
 
-    fn pull_back<T: Element>(self, x: &[T], g: &[T]) -> Vec<T> {
+    /// `g` times the derivative at `x`.
+    pub(super) fn pull_back<T: Element>(self, x: &[T], g: &[T]) -> Vec<T> {
         match self {
             Self::Gelu => pull_back::<Gelu, T>(x, g),
             Self::GeluTanh => pull_back::<GeluTanh, T>(x, g),

@@ -4,7 +4,7 @@
 
 use super::element::{Element, elements, for_type, sum_pairs, tensor, vectorised, with_elements};
 use super::matrix::{Threads, View, product};
-use super::rows::buffer;
+use super::rows::{filled_by, zeros};
 use super::softmax::softmax_in_place;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage,
@@ -69,18 +69,13 @@ impl Place {
         View::strided(entries.get(start..).unwrap_or(&[]), self.rows, self.width, self.row)
     }
 
-    /// Copies the rows of every head, head after head, to where they belong in a tensor whose batch items are
-    /// contiguous.
-    fn put<T: Element>(&self, heads: &[&[T]], out: &mut [T]) {
-        let items = out.len() / self.batch.max(1);
-        let heads_per_item = heads.len().checked_div(items).unwrap_or(0).max(1);
-        out.par_chunks_mut(self.batch.max(1)).zip(heads.par_chunks(heads_per_item)).for_each(|(item, heads)| {
-            for (h, head) in heads.iter().enumerate() {
-                for (i, row) in head.chunks_exact(self.width).enumerate() {
-                    item[self.start + h * self.head + i * self.row..][..self.width].copy_from_slice(row);
-                }
+    /// Copies the rows of an item's heads to where they belong in the item.
+    fn put<T: Element>(&self, heads: &[&[T]], item: &mut [T]) {
+        for (h, head) in heads.iter().enumerate() {
+            for (i, row) in head.chunks_exact(self.width).enumerate() {
+                item[self.start + h * self.head + i * self.row..][..self.width].copy_from_slice(row);
             }
-        });
+        }
     }
 }
 
@@ -152,8 +147,8 @@ impl<T: Element> Head<'_, T> {
     /// The result (queries, e).
     fn forward(&self) -> Vec<T> {
         let (queries, e) = (self.q.rows(), self.v.columns());
-        let mut out = buffer(queries * e);
-        let mut p = buffer(BLOCK.min(queries) * self.k.rows());
+        let mut out = zeros(queries * e);
+        let mut p = zeros(BLOCK.min(queries) * self.k.rows());
         for begin in (0..queries).step_by(BLOCK) {
             let end = (begin + BLOCK).min(queries);
             let visible = self.visible(end);
@@ -170,8 +165,8 @@ impl<T: Element> Head<'_, T> {
     /// With P the probabilities: ∂v = Pᵀ g, S = P ∘ (g vᵀ − rowsum(P ∘ g vᵀ)), ∂q = S k / √d, ∂k = Sᵀ q / √d.
     fn backward(&self, g: View<'_, T>) -> [Vec<T>; 3] {
         let (queries, keys, d, e) = (self.q.rows(), self.k.rows(), self.q.columns(), self.v.columns());
-        let (mut gq, mut gk, mut gv) = (buffer(queries * d), buffer(keys * d), buffer(keys * e));
-        let (mut p, mut s) = (buffer(BLOCK.min(queries) * keys), buffer(BLOCK.min(queries) * keys));
+        let (mut gq, mut gk, mut gv) = (zeros(queries * d), zeros(keys * d), zeros(keys * e));
+        let (mut p, mut s) = (zeros(BLOCK.min(queries) * keys), zeros(BLOCK.min(queries) * keys));
         for begin in (0..queries).step_by(BLOCK) {
             let end = (begin + BLOCK).min(queries);
             let (count, visible) = (end - begin, self.visible(end));
@@ -314,8 +309,11 @@ impl CustomOp1 for SelfAttention {
             let outputs = each_head(batch, self.heads, |b, h| {
                 self.head(&x, &places, mask.as_ref(), (b, h)).forward()
             });
-            let mut out = buffer::<T>(batch * rows * columns / 3);
-            self.output(rows, columns).put(&outputs.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut out);
+            let place = self.output(rows, columns);
+            let (out, _) = filled_by(batch * rows * columns / 3, rows * columns / 3, |item, out: &mut [T]| {
+                let heads = &outputs[item * self.heads..][..self.heads];
+                place.put(&heads.iter().map(Vec::as_slice).collect::<Vec<_>>(), out);
+            });
             Ok((T::to_cpu_storage_owned(out), (batch, rows, columns / 3).into()))
         })
     }
@@ -330,11 +328,12 @@ impl CustomOp1 for SelfAttention {
                     self.head(x, &places, mask.as_ref(), (b, h)).backward(g_at.view(g, b, h))
                 }))
             }))?;
-            let mut gx = buffer::<T>(x.elem_count());
-            for (i, place) in places.iter().enumerate() {
-                let parts: Vec<&[T]> = all.iter().map(|gradients| gradients[i].as_slice()).collect();
-                place.put(&parts, &mut gx);
-            }
+            let (gx, _) = filled_by(x.elem_count(), rows * columns, |item, gx: &mut [T]| {
+                let heads = &all[item * self.heads..][..self.heads];
+                for (i, place) in places.iter().enumerate() {
+                    place.put(&heads.iter().map(|gradients| gradients[i].as_slice()).collect::<Vec<_>>(), gx);
+                }
+            });
             Ok(Some(tensor(gx, x.shape())?))
         })
     }

@@ -2,7 +2,8 @@
 //! item's channels.
 
 use super::element::{Element, elements, for_type, reduce, sum, sum_pairs, tensor, vectorised, with_elements};
-use super::rows::buffer;
+use super::gradient::hand_over;
+use super::rows::{filled_by, zeros};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage};
 use rayon::prelude::*;
 use std::sync::{Arc, OnceLock};
@@ -73,19 +74,20 @@ fn moments<T: Element>(x: &[T], lengths: (usize, usize, usize)) -> Moments {
     Moments { mean, var: squares.iter().map(|s| s[0] / count).collect() }
 }
 
-/// Calls `f(channel, range of the plane, plane)` for each plane of `out`.
-fn each_plane<T: Element>(
-    out: &mut [T],
-    (_, channels, places): (usize, usize, usize),
+/// A tensor of (n, channels, …) that `f(channel, range of the plane, plane)` fills plane by plane.
+fn filled_planes<T: Element>(
+    (items, channels, places): (usize, usize, usize),
     f: impl Fn(usize, std::ops::Range<usize>, &mut [T]) + Sync,
-) {
+) -> Vec<T> {
+    let item = channels * places;
     // An item's planes stay on one thread: with one place a plane they are single numbers.
-    out.par_chunks_mut((channels * places).max(1)).enumerate().for_each(|(item, planes)| {
-        for (channel, plane) in planes.chunks_exact_mut(places.max(1)).enumerate() {
-            let start = (item * channels + channel) * places;
+    let fill = |i: usize, planes: &mut [T]| {
+        for (channel, plane) in planes.chunks_exact_mut(places).enumerate() {
+            let start = i * item + channel * places;
             f(channel, start..start + places, plane);
         }
-    });
+    };
+    filled_by(items * item, item, fill).0
 }
 
 impl BatchNorm {
@@ -100,16 +102,14 @@ impl BatchNorm {
 
     fn forward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T], moments: &Moments, shape: &Shape) -> Vec<T> {
         let scales = self.scales(moments);
-        let mut y = buffer(x.len());
-        each_plane(&mut y, lengths(shape), |channel, range, y| {
+        filled_planes(lengths(shape), |channel, range, y: &mut [T]| {
             let scale = T::from_f64(scales[channel]) * weight[channel];
             let (mean, shift) = (T::from_f64(moments.mean[channel]), bias[channel]);
             vectorised(
                 #[inline(always)]
                 || y.iter_mut().zip(&x[range]).for_each(|(y, &x)| *y = (x - mean) * scale + shift),
             );
-        });
-        y
+        })
     }
 
     /// The gradients of x, weight and bias.
@@ -128,8 +128,7 @@ impl BatchNorm {
             )
         });
         let count = (lengths.0 * lengths.2) as f64;
-        let mut gx = buffer(x.len());
-        each_plane(&mut gx, lengths, |channel, range, gx| {
+        let gx = filled_planes(lengths, |channel, range, gx: &mut [T]| {
             let [mean, scale] = [moments.mean[channel], scales[channel]].map(T::from_f64);
             let share = if self.of_batch { 1.0 / count } else { 0.0 };
             let [mean_g, mean_gx] = sums[channel].map(|sum| T::from_f64(sum * share));
@@ -174,7 +173,7 @@ impl CustomOp3 for BatchNorm {
         &self,
         x: &Tensor,
         weight: &Tensor,
-        _: &Tensor,
+        bias: &Tensor,
         _: &Tensor,
         g: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
@@ -182,7 +181,8 @@ impl CustomOp3 for BatchNorm {
             let [gx, gw, gb] = with_elements::<T, _>(x, |xs| with_elements::<T, _>(weight, |w| {
                 with_elements::<T, _>(g, |g| self.backward(xs, w, g, x.shape()))
             }))?;
-            Ok((Some(tensor(gx, x.shape())?), Some(tensor(gw, weight.shape())?), Some(tensor(gb, weight.shape())?)))
+            let hand = |like: &Tensor, values: Vec<T>| hand_over(like, tensor(values, like.shape())?);
+            Ok((hand(x, gx)?, hand(weight, gw)?, hand(bias, gb)?))
         })
     }
 }
@@ -205,9 +205,8 @@ impl GroupNorm {
 
     fn forward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T], shape: &Shape) -> Vec<T> {
         let (group_channels, places, length) = self.lengths(shape);
-        let mut y = buffer(x.len());
-        y.par_chunks_mut(length.max(1)).zip(x.par_chunks(length.max(1))).enumerate().for_each(|(i, (y, x))| {
-            let first = i % self.groups * group_channels;
+        let fill = |i: usize, y: &mut [T]| {
+            let (first, x) = (i % self.groups * group_channels, &x[i * length..][..length]);
             vectorised(
                 #[inline(always)]
                 || {
@@ -219,44 +218,39 @@ impl GroupNorm {
                     }
                 },
             );
-        });
-        y
+        };
+        filled_by(x.len(), length, fill).0
     }
 
     /// The gradients of x, weight and bias: as for layer norm with a weight for each channel.
     fn backward<T: Element>(&self, x: &[T], weight: &[T], g: &[T], shape: &Shape) -> [Vec<T>; 3] {
         let (group_channels, places, length) = self.lengths(shape);
-        let mut gx = buffer(x.len());
-        let sums: Vec<Vec<[T; 2]>> = gx
-            .par_chunks_mut(length.max(1))
-            .zip(x.par_chunks(length.max(1)).zip(g.par_chunks(length.max(1))))
-            .enumerate()
-            .map(|(i, (gx, (x, g)))| {
-                let first = i % self.groups * group_channels;
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        let (mean, scale) = self.statistics(x);
-                        let planes = || x.chunks_exact(places).zip(g.chunks_exact(places));
-                        let sums: Vec<[T; 2]> =
-                            planes().map(|(x, g)| [sum_pairs(x, g, |x, g| (x - mean) * scale * g), sum(g)]).collect();
-                        let share = T::one() / T::from_f64(length as f64);
-                        let mean_of =
-                            |i: usize| sums.iter().zip(&weight[first..]).map(|(s, &w)| s[i] * w).sum::<T>() * share;
-                        let (mean_hx, mean_h) = (mean_of(0), mean_of(1));
-                        for ((channel, gx), (x, g)) in (first..).zip(gx.chunks_exact_mut(places)).zip(planes()) {
-                            let w = weight[channel];
-                            for ((gx, &x), &g) in gx.iter_mut().zip(x).zip(g) {
-                                *gx = scale * (w * g - mean_h - (x - mean) * scale * mean_hx);
-                            }
+        let fill = |i: usize, gx: &mut [T]| {
+            let first = i % self.groups * group_channels;
+            let (x, g) = (&x[i * length..][..length], &g[i * length..][..length]);
+            vectorised(
+                #[inline(always)]
+                || {
+                    let (mean, scale) = self.statistics(x);
+                    let planes = || x.chunks_exact(places).zip(g.chunks_exact(places));
+                    let sums: Vec<[T; 2]> =
+                        planes().map(|(x, g)| [sum_pairs(x, g, |x, g| (x - mean) * scale * g), sum(g)]).collect();
+                    let share = T::one() / T::from_f64(length as f64);
+                    let mean_of =
+                        |i: usize| sums.iter().zip(&weight[first..]).map(|(s, &w)| s[i] * w).sum::<T>() * share;
+                    let (mean_hx, mean_h) = (mean_of(0), mean_of(1));
+                    for ((channel, gx), (x, g)) in (first..).zip(gx.chunks_exact_mut(places)).zip(planes()) {
+                        let w = weight[channel];
+                        for ((gx, &x), &g) in gx.iter_mut().zip(x).zip(g) {
+                            *gx = scale * (w * g - mean_h - (x - mean) * scale * mean_hx);
                         }
-                        sums
-                    },
-                )
-            })
-            .collect();
-        let mut of_weight = vec![T::zero(); weight.len()];
-        let mut of_bias = of_weight.clone();
+                    }
+                    sums
+                },
+            )
+        };
+        let (gx, sums) = filled_by(x.len(), length, fill);
+        let (mut of_weight, mut of_bias) = (zeros(weight.len()), zeros(weight.len()));
         for item in sums.chunks(self.groups) {
             for (channel, [w, b]) in item.iter().flatten().enumerate() {
                 of_weight[channel] += *w;
@@ -291,7 +285,7 @@ impl CustomOp3 for GroupNorm {
         &self,
         x: &Tensor,
         weight: &Tensor,
-        _: &Tensor,
+        bias: &Tensor,
         _: &Tensor,
         g: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
@@ -299,7 +293,8 @@ impl CustomOp3 for GroupNorm {
             let [gx, gw, gb] = with_elements::<T, _>(x, |xs| with_elements::<T, _>(weight, |w| {
                 with_elements::<T, _>(g, |g| Ok(self.backward(xs, w, g, x.shape())))
             }))?;
-            Ok((Some(tensor(gx, x.shape())?), Some(tensor(gw, weight.shape())?), Some(tensor(gb, weight.shape())?)))
+            let hand = |like: &Tensor, values: Vec<T>| hand_over(like, tensor(values, like.shape())?);
+            Ok((hand(x, gx)?, hand(weight, gw)?, hand(bias, gb)?))
         })
     }
 }

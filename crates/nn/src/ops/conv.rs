@@ -3,8 +3,9 @@
 
 use super::Conv2d;
 use super::element::{Element, elements, for_type, reduce, tensor, vectorised, with_elements};
+use super::gradient::hand_over;
 use super::matrix::{Threads, View, product};
-use super::rows::{buffer, total};
+use super::rows::{filled_by, total, zeros};
 use candle_core::{
     CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage, bail,
 };
@@ -152,7 +153,7 @@ impl Lengths {
 
     fn forward_image<T: Element>(&self, x: &[T], w: &[T], y: &mut [T], add: bool, threads: Threads) {
         let (patch, places) = (self.patch(), self.places());
-        let mut patches = buffer(if self.is_pointwise() { 0 } else { patch * self.tile_rows() * self.out_width });
+        let mut patches = zeros(if self.is_pointwise() { 0 } else { patch * self.tile_rows() * self.out_width });
         let group = self.inputs * self.height * self.width;
         for i in 0..self.conv.groups {
             let (x, w) = (&x[i * group..][..group], &w[i * self.outputs * patch..][..self.outputs * patch]);
@@ -174,7 +175,7 @@ impl Lengths {
     fn backward_image<T: Element>(&self, x: &[T], w: &[T], g: &[T], gx: Option<&mut [T]>, gw: Option<&mut [T]>) {
         let (patch, places) = (self.patch(), self.places());
         let (mut gx, mut gw) = (gx, gw);
-        let mut patches = buffer(patch * self.tile_rows() * self.out_width);
+        let mut patches = zeros(patch * self.tile_rows() * self.out_width);
         let group = self.inputs * self.height * self.width;
         for i in 0..self.conv.groups {
             let kernel = i * self.outputs * patch..(i + 1) * self.outputs * patch;
@@ -200,20 +201,14 @@ impl Lengths {
 
 fn forward<T: Element>(x: &[T], w: &[T], b: Option<&[T]>, lengths: &Lengths) -> Vec<T> {
     let images = x.len() / lengths.image().max(1);
-    let mut y = buffer(images * lengths.out_image());
-    let one = |x: &[T], y: &mut [T], threads| {
+    let threads = if images == 1 { Threads::All } else { Threads::One };
+    let fill = |i: usize, y: &mut [T]| {
         if let Some(b) = b {
             y.chunks_exact_mut(lengths.places()).zip(b).for_each(|(plane, &b)| plane.fill(b));
         }
-        lengths.forward_image(x, w, y, b.is_some(), threads);
+        lengths.forward_image(&x[i * lengths.image()..][..lengths.image()], w, y, b.is_some(), threads);
     };
-    if images == 1 {
-        one(x, &mut y, Threads::All);
-    } else {
-        let images = y.par_chunks_mut(lengths.out_image().max(1)).zip(x.par_chunks(lengths.image().max(1)));
-        images.for_each(|(y, x)| one(x, y, Threads::One));
-    }
-    y
+    filled_by(images * lengths.out_image(), lengths.out_image(), fill).0
 }
 
 /// Which gradients are wanted, and what came of them.
@@ -225,32 +220,38 @@ struct Gradients<T> {
 fn backward<T: Element>(x: &[T], w: &[T], g: &[T], lengths: &Lengths, want: (bool, bool)) -> Gradients<T> {
     let (image, out_image) = (lengths.image().max(1), lengths.out_image().max(1));
     let of_images = |x: &[T], g: &[T], mut gx: Option<&mut [T]>| {
-        let mut gw = want.1.then(|| buffer(w.len()));
+        let mut gw = want.1.then(|| zeros(w.len()));
         for (i, (x, g)) in x.chunks(image).zip(g.chunks(out_image)).enumerate() {
             let gx = gx.as_deref_mut().map(|gx| &mut gx[i * image..][..image]);
             lengths.backward_image(x, w, g, gx, gw.as_deref_mut());
         }
         gw
     };
-    let (xs, gs) = (x.par_chunks(image * IMAGES), g.par_chunks(out_image * IMAGES));
-    let (gx, parts): (_, Vec<Option<Vec<T>>>) = if want.0 {
-        let mut gx = buffer(x.len());
-        let parts = gx.par_chunks_mut(image * IMAGES).zip(xs.zip(gs));
-        let parts = parts.map(|(gx, (x, g))| of_images(x, g, Some(gx))).collect();
+    let part = |i: usize, gx: Option<&mut [T]>| {
+        let images = i * IMAGES..((i + 1) * IMAGES).min(x.len() / image);
+        of_images(
+            &x[images.start * image..images.end * image],
+            &g[images.start * out_image..images.end * out_image],
+            gx,
+        )
+    };
+    let (gx, parts) = if want.0 {
+        let (gx, parts) = filled_by(x.len(), image * IMAGES, |i, gx: &mut [T]| part(i, Some(gx)));
         (Some(gx), parts)
     } else {
-        (None, xs.zip(gs).map(|(x, g)| of_images(x, g, None)).collect())
+        let count = (x.len() / image).div_ceil(IMAGES);
+        (None, (0..count).into_par_iter().map(|i| part(i, None)).collect())
     };
     let gw = want.1.then(|| {
-        let parts = parts.into_iter().flatten().collect();
-        total(parts).unwrap_or_else(|| buffer(w.len()))
+        let parts: Vec<Vec<T>> = parts.into_iter().flatten().collect();
+        total(parts).unwrap_or_else(|| zeros(w.len()))
     });
     Gradients { x: gx, w: gw }
 }
 
 /// Sums of every channel of (n, channels, places).
 fn channel_sums<T: Element>(g: &[T], channels: usize, places: usize) -> Vec<T> {
-    let mut sums = buffer(channels);
+    let mut sums = zeros(channels);
     for image in g.chunks_exact((channels * places).max(1)) {
         for (sum, plane) in sums.iter_mut().zip(image.chunks_exact(places)) {
             *sum += vectorised(
@@ -278,8 +279,11 @@ impl Convolution {
             let gradients = with_elements::<T, _>(x, |x| with_elements::<T, _>(w, |w| {
                 with_elements::<T, _>(g, |g| Ok(backward(x, w, g, &lengths, want)))
             }))?;
-            let wrap = |values: Option<Vec<T>>, like: &Tensor| values.map(|v| tensor(v, like.shape())).transpose();
-            Ok((wrap(gradients.x, x)?, wrap(gradients.w, w)?))
+            let hand = |like: &Tensor, values: Option<Vec<T>>| match values {
+                Some(values) => hand_over(like, tensor(values, like.shape())?),
+                None => Ok(None),
+            };
+            Ok((hand(x, gradients.x)?, hand(w, gradients.w)?))
         })
     }
 }
@@ -337,6 +341,6 @@ impl CustomOp3 for Convolution {
         let gb = for_type!(x.dtype(), T => {
             tensor(with_elements::<T, _>(g, |g| Ok(channel_sums(g, channels, height * width)))?, b.shape())?
         });
-        Ok((gx, gw, Some(gb)))
+        Ok((gx, gw, hand_over(b, gb)?))
     }
 }

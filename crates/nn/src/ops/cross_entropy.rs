@@ -2,7 +2,7 @@
 
 use super::Reduction;
 use super::element::{Element, elements, for_type, reduce, sum, tensor, vectorised, with_elements};
-use super::rows::{buffer, pieces};
+use super::rows::{filled, zeros};
 use super::softmax::log_sum_exp;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage};
 
@@ -17,7 +17,7 @@ pub struct CrossEntropy {
 impl CrossEntropy {
     fn losses<T: Element>(&self, x: &[T], classes: usize) -> Vec<T> {
         let smoothing = T::from_f64(self.label_smoothing);
-        let mut losses = buffer(self.targets.len());
+        let mut losses = zeros(self.targets.len());
         for ((loss, x), &target) in losses.iter_mut().zip(x.chunks_exact(classes)).zip(&self.targets) {
             *loss = vectorised(
                 #[inline(always)]
@@ -34,8 +34,7 @@ impl CrossEntropy {
     fn backward<T: Element>(&self, x: &[T], classes: usize, of_loss: impl Fn(usize) -> T + Sync) -> Vec<T> {
         let smoothing = T::from_f64(self.label_smoothing);
         let spread = smoothing / T::from_f64(classes as f64);
-        let mut gx = buffer(x.len());
-        pieces(&mut gx, classes, |first, gx| {
+        let fill = |first: usize, gx: &mut [T]| {
             vectorised(
                 #[inline(always)]
                 || {
@@ -50,8 +49,8 @@ impl CrossEntropy {
                     }
                 },
             )
-        });
-        gx
+        };
+        filled(x.len(), classes, fill).0
     }
 }
 

@@ -1,7 +1,8 @@
 //! Rows of a table by number; the gradient adds up what came to each row, in the order of the numbers.
 
 use super::element::{elements, for_type, tensor, with_elements};
-use super::rows::buffer;
+use super::gradient::hand_over;
+use super::rows::zeros;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage};
 
 /// Of a table (rows, d), by numbers below `rows`.
@@ -28,7 +29,7 @@ impl CustomOp1 for Embedding {
     fn bwd(&self, table: &Tensor, _: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
         let (_, width) = table.dims2()?;
         for_type!(table.dtype(), T => {
-            let mut gradient = buffer::<T>(table.elem_count());
+            let mut gradient = zeros::<T>(table.elem_count());
             with_elements::<T, _>(g, |g| {
                 for (&id, g) in self.ids.iter().zip(g.chunks_exact(width.max(1))) {
                     let row = &mut gradient[id as usize * width..][..width];
@@ -36,7 +37,7 @@ impl CustomOp1 for Embedding {
                 }
                 Ok(())
             })?;
-            Ok(Some(tensor(gradient, table.shape())?))
+            hand_over(table, tensor(gradient, table.shape())?)
         })
     }
 }

@@ -1,53 +1,86 @@
-//! The linear layer `y = x wᵀ + b`. Its gradients are `g w`, `gᵀ x` and the column sums of g.
+//! The linear layer `y = φ(x wᵀ + b)` with an activation φ or none.
+//!
+//! With h the gradient of the argument of φ, those of x, w and b are `h w`, `hᵀ x` and the column sums of h.
 
+use super::activation::Activation;
 use super::element::{Element, elements, for_type, tensor, with_elements};
-use super::matrix::{Threads, View, product};
-use super::rows::{buffer, column_sums};
-use candle_core::{
-    CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage,
-};
+use super::gradient::hand_over;
+use super::matrix::{Threads, View, new_product, product};
+use super::rows::column_sums;
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, backend::BackendStorage};
+use std::borrow::Cow;
+use std::sync::OnceLock;
 
-pub struct Linear;
-
-fn forward<T: Element>(x: &[T], w: &[T], b: Option<&[T]>, inputs: usize, outputs: usize) -> Vec<T> {
-    let rows = x.len() / inputs.max(1);
-    let mut y = match b {
-        Some(b) => b.repeat(rows),
-        None => buffer(rows * outputs),
-    };
-    let (x, w) = (View::new(x, rows, inputs), View::new(w, outputs, inputs));
-    product(T::one(), x, w.t(), b.is_some(), &mut y, outputs, Threads::All);
-    y
+/// The layer, of (x, w) or (x, w, b).
+#[derive(Default)]
+pub struct Linear {
+    pub activation: Option<Activation>,
+    /// What the activation was applied to, kept for the backward pass.
+    argument: OnceLock<CpuStorage>,
 }
 
-/// The gradients of x and w, where wanted, and of b.
-fn backward<T: Element>(x: &Tensor, w: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>, Tensor)> {
-    let (outputs, inputs) = w.dims2()?;
-    with_elements::<T, _>(x, |xs| {
-        with_elements::<T, _>(w, |ws| {
-            with_elements::<T, _>(g, |gs| {
-                let rows = xs.len() / inputs.max(1);
-                let gradient = View::new(gs, rows, outputs);
-                let gx = x.track_op().then(|| {
-                    let mut gx = buffer(xs.len());
-                    product(T::one(), gradient, View::new(ws, outputs, inputs), false, &mut gx, inputs, Threads::All);
-                    tensor(gx, x.shape())
-                });
-                let gw = w.track_op().then(|| {
-                    let mut gw = buffer(ws.len());
-                    product(T::one(), gradient.t(), View::new(xs, rows, inputs), false, &mut gw, inputs, Threads::All);
-                    tensor(gw, w.shape())
-                });
-                Ok((gx.transpose()?, gw.transpose()?, tensor(column_sums(gs, outputs), outputs)?))
-            })
+impl Linear {
+    pub fn with(activation: Activation) -> Self {
+        Self { activation: Some(activation), ..Self::default() }
+    }
+
+    fn forward<T: Element>(&self, x: &[T], w: &[T], b: Option<&[T]>, lw: &Layout) -> Result<CpuStorage> {
+        let (outputs, inputs) = lw.shape().dims2()?;
+        let rows = x.len() / inputs.max(1);
+        let (x, w) = (View::new(x, rows, inputs), View::new(w, outputs, inputs));
+        let y = match b {
+            Some(b) => {
+                let mut y = b.repeat(rows);
+                product(T::one(), x, w.t(), true, &mut y, outputs, Threads::All);
+                y
+            }
+            None => new_product(x, w.t()),
+        };
+        let Some(activation) = self.activation else { return Ok(T::to_cpu_storage_owned(y)) };
+        let values = activation.values(&y);
+        // The forward pass runs once in the life of an operation.
+        let _ = self.argument.set(T::to_cpu_storage_owned(y));
+        Ok(T::to_cpu_storage_owned(values))
+    }
+
+    /// The gradients of x, w and, if it is given, b.
+    fn gradients<T: Element>(
+        &self,
+        [x, w]: [&Tensor; 2],
+        b: Option<&Tensor>,
+        g: &Tensor,
+    ) -> Result<[Option<Tensor>; 3]> {
+        let (outputs, inputs) = w.dims2()?;
+        let rows = x.elem_count() / inputs.max(1);
+        with_elements::<T, _>(g, |g| {
+            let h = match (self.activation, self.argument.get()) {
+                (Some(activation), Some(argument)) => {
+                    Cow::Owned(activation.pull_back(T::cpu_storage_as_slice(argument)?, g))
+                }
+                _ => Cow::Borrowed(g),
+            };
+            let view = View::new(&h, rows, outputs);
+            let mut gradients = [None, None, None];
+            if x.track_op() {
+                let gx = with_elements::<T, _>(w, |w| Ok(new_product(view, View::new(w, outputs, inputs))))?;
+                gradients[0] = hand_over(x, tensor(gx, x.shape())?)?;
+            }
+            if w.track_op() {
+                let gw = with_elements::<T, _>(x, |x| Ok(new_product(view.t(), View::new(x, rows, inputs))))?;
+                gradients[1] = hand_over(w, tensor(gw, w.shape())?)?;
+            }
+            if let Some(b) = b.filter(|b| b.track_op()) {
+                gradients[2] = hand_over(b, tensor(column_sums(&h, outputs), outputs)?)?;
+            }
+            Ok(gradients)
         })
-    })
+    }
 }
 
-fn output_shape(x: &Layout, outputs: usize) -> Shape {
+fn output_shape(x: &Layout, w: &Layout) -> Shape {
     let mut dims = x.dims().to_vec();
     dims.pop();
-    dims.push(outputs);
+    dims.push(w.dims()[0]);
     dims.into()
 }
 
@@ -57,15 +90,12 @@ impl CustomOp2 for Linear {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (outputs, inputs) = lw.shape().dims2()?;
-        for_type!(x.dtype(), T => {
-            let y = forward::<T>(&elements(x, lx)?, &elements(w, lw)?, None, inputs, outputs);
-            Ok((T::to_cpu_storage_owned(y), output_shape(lx, outputs)))
-        })
+        let y = for_type!(x.dtype(), T => self.forward::<T>(&elements(x, lx)?, &elements(w, lw)?, None, lw)?);
+        Ok((y, output_shape(lx, lw)))
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (gx, gw, _) = for_type!(x.dtype(), T => backward::<T>(x, w, g)?);
+        let [gx, gw, _] = for_type!(x.dtype(), T => self.gradients::<T>([x, w], None, g)?);
         Ok((gx, gw))
     }
 }
@@ -84,23 +114,22 @@ impl CustomOp3 for Linear {
         b: &CpuStorage,
         lb: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (outputs, inputs) = lw.shape().dims2()?;
-        for_type!(x.dtype(), T => {
+        let y = for_type!(x.dtype(), T => {
             let b = elements::<T>(b, lb)?;
-            let y = forward::<T>(&elements(x, lx)?, &elements(w, lw)?, Some(&b), inputs, outputs);
-            Ok((T::to_cpu_storage_owned(y), output_shape(lx, outputs)))
-        })
+            self.forward::<T>(&elements(x, lx)?, &elements(w, lw)?, Some(&b), lw)?
+        });
+        Ok((y, output_shape(lx, lw)))
     }
 
     fn bwd(
         &self,
         x: &Tensor,
         w: &Tensor,
-        _: &Tensor,
+        b: &Tensor,
         _: &Tensor,
         g: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (gx, gw, gb) = for_type!(x.dtype(), T => backward::<T>(x, w, g)?);
-        Ok((gx, gw, Some(gb)))
+        let [gx, gw, gb] = for_type!(x.dtype(), T => self.gradients::<T>([x, w], Some(b), g)?);
+        Ok((gx, gw, gb))
     }
 }

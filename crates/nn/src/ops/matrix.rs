@@ -61,6 +61,12 @@ pub enum Threads {
     All,
 }
 
+impl Threads {
+    fn parallelism(self, work: usize) -> Parallelism {
+        if self == Self::All && work >= WORTH_THREADS { Parallelism::Rayon(0) } else { Parallelism::None }
+    }
+}
+
 /// `out = alpha a b`, or `out += alpha a b` if `add`; `out` (a.rows, b.columns) has rows that start `stride` apart.
 pub fn product<T: Element>(
     alpha: T,
@@ -71,28 +77,63 @@ pub fn product<T: Element>(
     stride: usize,
     threads: Threads,
 ) {
-    let (m, k, n) = (a.rows, a.columns, b.columns);
-    assert_eq!(k, b.rows, "inner lengths of a product");
+    let (m, n) = (a.rows, b.columns);
     if m == 0 || n == 0 {
         return;
     }
     assert!((m - 1) * stride + n <= out.len() && n <= stride.max(n), "a product reaches beyond its memory");
+    // SAFETY: by the assertion `out` holds all entries of the product; it is borrowed mutably, so it overlaps neither
+    // operand, and it is initialised.
+    unsafe { write_product(alpha, a, b, add, out.as_mut_ptr(), stride, threads) };
+}
+
+/// `a b`, as a new vector in row-major order, on all threads if the product is worth it.
+pub fn new_product<T: Element>(a: View<'_, T>, b: View<'_, T>) -> Vec<T> {
+    let length = a.rows * b.columns;
+    let mut out = Vec::with_capacity(length);
+    if length > 0 {
+        // SAFETY: the capacity holds the a.rows · b.columns entries of the product, rows b.columns apart; without `add`
+        // it is only written to, and all of it.
+        unsafe {
+            write_product(T::one(), a, b, false, out.as_mut_ptr(), b.columns, Threads::All);
+            out.set_len(length);
+        }
+    }
+    out
+}
+
+/// Writes (or adds, if `add`) `alpha a b` to `out`, row by row, the rows `stride` apart.
+///
+/// # Safety
+/// `out` must be valid for writes of all entries of the product, overlap neither operand, and be initialised if `add`.
+unsafe fn write_product<T: Element>(
+    alpha: T,
+    a: View<'_, T>,
+    b: View<'_, T>,
+    add: bool,
+    out: *mut T,
+    stride: usize,
+    threads: Threads,
+) {
+    let (m, k, n) = (a.rows, a.columns, b.columns);
+    assert_eq!(k, b.rows, "inner lengths of a product");
     if k == 0 {
         if !add {
-            out.chunks_mut(stride).take(m).for_each(|row| row[..n].fill(T::zero()));
+            for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                // SAFETY: entry (i, j) is an entry of the product.
+                unsafe { out.add(i * stride + j).write(T::zero()) };
+            }
         }
         return;
     }
-    let parallelism =
-        if threads == Threads::All && m * n * k >= WORTH_THREADS { Parallelism::Rayon(0) } else { Parallelism::None };
-    // SAFETY: the views reach only entries of their slices (checked when they were made, and above for `out`), which
-    // stay borrowed during the call; `out` is borrowed mutably, so it overlaps neither.
+    // SAFETY: the views reach only entries of their slices, as was checked when they were made; for `out` the caller
+    // answers.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.as_mut_ptr(),
+            out,
             1,
             stride as isize,
             add,
@@ -107,7 +148,7 @@ pub fn product<T: Element>(
             false,
             false,
             false,
-            parallelism,
+            threads.parallelism(m * n * k),
         );
     }
 }

@@ -17,6 +17,7 @@ mod conv;
 mod cross_entropy;
 pub(crate) mod element;
 mod embedding;
+mod gradient;
 mod linear;
 mod matrix;
 mod norm;
@@ -24,7 +25,9 @@ mod primitive;
 mod rows;
 mod softmax;
 
-use activation::Activation;
+pub use activation::Activation;
+pub use gradient::backward;
+
 use attention::Hidden;
 use element::is_fusible;
 use std::sync::{Arc, OnceLock};
@@ -64,6 +67,25 @@ fn fuses(x: &Tensor) -> bool {
 
 /// `x wᵀ + b`: `x` (…, in), `w` (out, in), `b` (out), result (…, out).
 pub fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
+    check_linear(x, w, b)?;
+    match b {
+        _ if !fuses(x) => primitive::linear(x, w, b),
+        Some(b) => x.apply_op3(w, b, linear::Linear::default()),
+        None => x.apply_op2(w, linear::Linear::default()),
+    }
+}
+
+/// The activation of [`linear`], as one operation.
+pub fn linear_activated(x: &Tensor, w: &Tensor, b: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+    check_linear(x, w, b)?;
+    match b {
+        _ if !fuses(x) => activation.apply(&primitive::linear(x, w, b)?),
+        Some(b) => x.apply_op3(w, b, linear::Linear::with(activation)),
+        None => x.apply_op2(w, linear::Linear::with(activation)),
+    }
+}
+
+fn check_linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<()> {
     let (outputs, inputs) = w.dims2()?;
     if x.rank() == 0 || x.dims()[x.rank() - 1] != inputs {
         bail!("linear: x has shape {:?}, but its last axis must be the {inputs} columns of w", x.dims());
@@ -71,12 +93,7 @@ pub fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     if let Some(b) = b {
         check_shape("linear", "b", b, &[outputs])?;
     }
-    check_dtypes("linear", x, &[("w", Some(w)), ("b", b)])?;
-    match b {
-        _ if !fuses(x) => primitive::linear(x, w, b),
-        Some(b) => x.apply_op3(w, b, linear::Linear),
-        None => x.apply_op2(w, linear::Linear),
-    }
+    check_dtypes("linear", x, &[("w", Some(w)), ("b", b)])
 }
 
 /// `x Φ(x)` with the normal distribution function Φ, as `torch.nn.functional.gelu`.

@@ -1,7 +1,8 @@
 //! Layer norm and root-mean-square norm over the last axis.
 
 use super::element::{Element, elements, for_type, reduce, sum, sum_pairs, tensor, vectorised, with_elements};
-use super::rows::{buffer, pieces, total};
+use super::gradient::hand_over;
+use super::rows::{filled, total};
 use candle_core::{
     CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage,
 };
@@ -27,8 +28,7 @@ fn statistics<T: Element>(x: &[T], centre: bool, eps: f64) -> (T, T) {
 
 fn forward<T: Element>(x: &[T], weight: &[T], bias: Option<&[T]>, eps: f64) -> Vec<T> {
     let width = weight.len();
-    let mut y = buffer(x.len());
-    pieces(&mut y, width, |first, y| {
+    let fill = |first: usize, y: &mut [T]| {
         vectorised(
             #[inline(always)]
             || {
@@ -44,8 +44,8 @@ fn forward<T: Element>(x: &[T], weight: &[T], bias: Option<&[T]>, eps: f64) -> V
                 }
             },
         )
-    });
-    y
+    };
+    filled(x.len(), width, fill).0
 }
 
 /// The gradients of x, weight and bias (the last only if centred).
@@ -54,8 +54,7 @@ fn forward<T: Element>(x: &[T], weight: &[T], bias: Option<&[T]>, eps: f64) -> V
 /// mean of h if the row is not centred.
 fn backward<T: Element>(x: &[T], weight: &[T], g: &[T], centre: bool, eps: f64) -> (Vec<T>, Vec<T>, Vec<T>) {
     let width = weight.len();
-    let mut gx = buffer(x.len());
-    let parts = pieces(&mut gx, width, |first, gx| {
+    let fill = |first: usize, gx: &mut [T]| {
         vectorised(
             #[inline(always)]
             || {
@@ -87,17 +86,24 @@ fn backward<T: Element>(x: &[T], weight: &[T], g: &[T], centre: bool, eps: f64) 
                 part
             },
         )
-    });
+    };
+    let (gx, parts) = filled(x.len(), width, fill);
     let mut of_weight = total(parts).unwrap_or_else(|| vec![T::zero(); 2 * width]);
     let of_bias = of_weight.split_off(width);
     (gx, of_weight, of_bias)
 }
 
-fn gradients<T: Element>(x: &Tensor, weight: &Tensor, g: &Tensor, centre: bool, eps: f64) -> Result<[Tensor; 3]> {
+fn gradients<T: Element>(
+    [x, weight]: [&Tensor; 2],
+    bias: Option<&Tensor>,
+    g: &Tensor,
+    eps: f64,
+) -> Result<[Option<Tensor>; 3]> {
     let (gx, gw, gb) = with_elements::<T, _>(x, |x| {
-        with_elements::<T, _>(weight, |w| with_elements::<T, _>(g, |g| Ok(backward(x, w, g, centre, eps))))
+        with_elements::<T, _>(weight, |w| with_elements::<T, _>(g, |g| Ok(backward(x, w, g, bias.is_some(), eps))))
     })?;
-    Ok([tensor(gx, x.shape())?, tensor(gw, weight.shape())?, tensor(gb, weight.shape())?])
+    let of_bias = bias.map(|bias| hand_over(bias, tensor(gb, bias.shape())?)).transpose()?.flatten();
+    Ok([hand_over(x, tensor(gx, x.shape())?)?, hand_over(weight, tensor(gw, weight.shape())?)?, of_bias])
 }
 
 impl CustomOp3 for LayerNorm {
@@ -124,12 +130,12 @@ impl CustomOp3 for LayerNorm {
         &self,
         x: &Tensor,
         weight: &Tensor,
-        _: &Tensor,
+        bias: &Tensor,
         _: &Tensor,
         g: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [gx, gw, gb] = for_type!(x.dtype(), T => gradients::<T>(x, weight, g, true, self.eps)?);
-        Ok((Some(gx), Some(gw), Some(gb)))
+        let [gx, gw, gb] = for_type!(x.dtype(), T => gradients::<T>([x, weight], Some(bias), g, self.eps)?);
+        Ok((gx, gw, gb))
     }
 }
 
@@ -146,7 +152,7 @@ impl CustomOp2 for RmsNorm {
     }
 
     fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [gx, gw, _] = for_type!(x.dtype(), T => gradients::<T>(x, weight, g, false, self.eps)?);
-        Ok((Some(gx), Some(gw)))
+        let [gx, gw, _] = for_type!(x.dtype(), T => gradients::<T>([x, weight], None, g, self.eps)?);
+        Ok((gx, gw))
     }
 }

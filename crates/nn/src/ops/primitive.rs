@@ -45,11 +45,18 @@ pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
 }
 
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
+    if x.elem_count() == 0 {
+        // Candle has no maximum of nothing, even if there are no rows to take it of.
+        return Ok(x.clone());
+    }
     let e = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?.exp()?;
     e.broadcast_div(&e.sum_keepdim(D::Minus1)?)
 }
 
 pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
+    if x.elem_count() == 0 {
+        return Ok(x.clone());
+    }
     let shifted = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?;
     shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
 }

@@ -2,6 +2,7 @@
 
 use super::element::Element;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Elements of a piece: small enough for a core's cache, large enough to be worth handing out.
 const PIECE: usize = 1 << 14;
@@ -11,19 +12,49 @@ pub fn rows_per_piece(width: usize) -> usize {
     (PIECE / width.max(1)).max(1)
 }
 
-/// A buffer of `length` elements that is about to be overwritten.
-pub fn buffer<T: Element>(length: usize) -> Vec<T> {
+/// A vector of zeros.
+pub fn zeros<T: Element>(length: usize) -> Vec<T> {
     vec![T::zero(); length]
 }
 
-/// Calls `f(first row, rows)` for each piece of `out`, whose rows have `width` elements. Gives what `f` gave, in order.
-pub fn pieces<T: Element, R: Send>(out: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) -> R + Sync) -> Vec<R> {
+/// A vector of `length` elements that `f(first row, rows)` fills piece by piece, in rows of `width` elements; and what
+/// `f` gave, in order. `f` finds zeros.
+pub fn filled<T: Element, R: Send>(
+    length: usize,
+    width: usize,
+    f: impl Fn(usize, &mut [T]) -> R + Sync,
+) -> (Vec<T>, Vec<R>) {
     let rows = rows_per_piece(width);
-    let length = rows * width.max(1);
-    if out.len() <= length {
-        return if out.is_empty() { Vec::new() } else { vec![f(0, out)] };
-    }
-    out.par_chunks_mut(length).enumerate().map(|(i, piece)| f(i * rows, piece)).collect()
+    filled_by(length, rows * width.max(1), |i, piece| f(i * rows, piece))
+}
+
+/// A vector of `length` elements that `f(number of the piece, piece)` fills in pieces of `piece` elements; and what `f`
+/// gave, in order. `f` finds zeros.
+///
+/// The zeros are written piece by piece, just before `f`, so that they are still in the cache: a vector of zeros made
+/// beforehand would be one more pass over memory, on one thread.
+pub fn filled_by<T: Element, R: Send>(
+    length: usize,
+    piece: usize,
+    f: impl Fn(usize, &mut [T]) -> R + Sync,
+) -> (Vec<T>, Vec<R>) {
+    let mut values = Vec::with_capacity(length);
+    let spare = &mut values.spare_capacity_mut()[..length];
+    let one = |(i, piece): (usize, &mut [MaybeUninit<T>])| {
+        piece.iter_mut().for_each(|value| {
+            value.write(T::zero());
+        });
+        // SAFETY: every element of the piece has just been written.
+        f(i, unsafe { piece.assume_init_mut() })
+    };
+    let results = if length <= piece {
+        spare.chunks_mut(piece.max(1)).enumerate().map(one).collect()
+    } else {
+        spare.par_chunks_mut(piece.max(1)).enumerate().map(one).collect()
+    };
+    // SAFETY: the pieces cover the first `length` elements of the capacity, and each was filled with zeros.
+    unsafe { values.set_len(length) };
+    (values, results)
 }
 
 /// Adds up vectors of equal length in order; `None` of none.

@@ -1,7 +1,7 @@
 //! Soft-max over the last axis, and its logarithm.
 
 use super::element::{Element, elements, for_type, largest, reduce, sum, sum_pairs, tensor, vectorised, with_elements};
-use super::rows::{buffer, pieces};
+use super::rows::filled;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage};
 
 /// Soft-max or its logarithm.
@@ -28,8 +28,7 @@ pub fn log_sum_exp<T: Element>(row: &[T]) -> T {
 
 impl Softmax {
     fn forward<T: Element>(&self, x: &[T], width: usize) -> Vec<T> {
-        let mut y = buffer(x.len());
-        pieces(&mut y, width, |first, y| {
+        let fill = |first: usize, y: &mut [T]| {
             vectorised(
                 #[inline(always)]
                 || {
@@ -44,14 +43,13 @@ impl Softmax {
                     }
                 },
             )
-        });
-        y
+        };
+        filled(x.len(), width, fill).0
     }
 
     /// From the result y and its gradient g: y (g − Σ g y), or for the logarithm g − eʸ Σ g.
     fn backward<T: Element>(&self, y: &[T], g: &[T], width: usize) -> Vec<T> {
-        let mut gx = buffer(y.len());
-        pieces(&mut gx, width, |first, gx| {
+        let fill = |first: usize, gx: &mut [T]| {
             vectorised(
                 #[inline(always)]
                 || {
@@ -68,8 +66,8 @@ impl Softmax {
                     }
                 },
             )
-        });
-        gx
+        };
+        filled(y.len(), width, fill).0
     }
 }
 
