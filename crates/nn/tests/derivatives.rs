@@ -140,14 +140,14 @@ fn gauss_newton_and_fisher_products_are_those_of_explicit_matrices() {
         };
         let p = p.to_vec2::<f64>().unwrap();
         let mut ggn = Array2::<f64>::zeros((f.dim(), f.dim()));
-        for i in 0..n {
+        for (i, p) in p.iter().enumerate() {
             let ji = j.slice(s![i * outputs..(i + 1) * outputs, ..]);
             let h = Array2::from_shape_fn((outputs, outputs), |(a, b)| {
                 let diagonal = f64::from(u8::from(a == b));
                 match loss {
-                    Loss::CrossEntropy => diagonal * p[i][a] - p[i][a] * p[i][b],
+                    Loss::CrossEntropy => diagonal * p[a] - p[a] * p[b],
                     Loss::SquaredError => diagonal,
-                    Loss::Logistic => diagonal * p[i][a] * (1.0 - p[i][a]),
+                    Loss::Logistic => diagonal * p[a] * (1.0 - p[a]),
                 }
             });
             ggn = ggn + ji.t().dot(&h).dot(&ji) / n as f64;

@@ -2,12 +2,13 @@
 
 use candle_core::{DType, Tensor};
 use offprint_core::random::Streams;
-use offprint_core::{Cancel, Error, Observer, Progress};
+use offprint_core::{Cancel, Error, Observer, Progress, Scale};
 use offprint_nn::data::{digits, two_moons};
 use offprint_nn::models::{Activation, Mlp, MlpConfig};
 use offprint_nn::ops::{Reduction, cross_entropy};
 use offprint_nn::optim::{Adam, AdamSettings, Sgd, SgdSettings};
 use offprint_nn::train::{Epochs, History, Plan, Save, Schedule, train};
+use offprint_nn::zoo::Zoo;
 use offprint_nn::{Batch, Params, Weights, computation};
 use std::path::Path;
 use std::sync::Arc;
@@ -147,4 +148,18 @@ fn a_small_network_learns_the_digits() {
     let predicted = mlp.forward(&test.inputs).unwrap().argmax(1).unwrap().to_vec1::<u32>().unwrap();
     let right = predicted.iter().zip(test.targets.to_vec1::<u32>().unwrap()).filter(|(p, t)| **p == *t).count();
     assert!(right >= 475, "{right} of 500");
+}
+
+#[test]
+fn the_zoo_trains_once_and_then_takes_from_its_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let zoo = Zoo::new(0, Scale::Quick).cached_in(directory.path().join("models"));
+    let trained = zoo.digits_cnn(&Progress::silent()).unwrap();
+    // Five epochs of the twenty-five; the whole training reaches 0.99.
+    assert!(trained.quality >= 0.96, "{}", trained.quality);
+    let kept = zoo.digits_cnn(&stop_after(1)).unwrap();
+    assert_eq!(kept.quality, trained.quality);
+    assert_eq!(kept.params.flat::<f32>().unwrap(), trained.params.flat::<f32>().unwrap());
+    let again = Zoo::new(0, Scale::Quick).digits_cnn(&Progress::silent()).unwrap();
+    assert_eq!(again.params.flat::<f32>().unwrap(), trained.params.flat::<f32>().unwrap());
 }
