@@ -243,7 +243,9 @@ fn self_attentions_are_attentions_of_their_parts() {
             check(std::slice::from_ref(&x), |t| ops::self_attention(&t[0], heads, mask()));
         }
         let mask = random("mask", &[1, heads, rows, rows]);
-        check(std::slice::from_ref(&x), |t| ops::self_attention(&t[0], heads, Mask::Additive(&mask.to_dtype(t[0].dtype())?)));
+        check(std::slice::from_ref(&x), |t| {
+            ops::self_attention(&t[0], heads, Mask::Additive(&mask.to_dtype(t[0].dtype())?))
+        });
     }
 }
 

@@ -66,8 +66,7 @@ fn adam_is_that_of_pytorch() {
 fn a_restored_optimiser_goes_on_bit_for_bit() {
     let momentum = SgdSettings { momentum: 0.9, learning_rate: 0.1, ..SgdSettings::default() };
     type Make = Box<dyn Fn(Var) -> Box<dyn Optimizer>>;
-    let makers: [Make; 2] =
-        [Box::new(sgd(momentum)), Box::new(adam(AdamSettings::adamw()))];
+    let makers: [Make; 2] = [Box::new(sgd(momentum)), Box::new(adam(AdamSettings::adamw()))];
     for make in makers {
         let w = start(DType::F32);
         let mut optimizer = make(w.clone());
