@@ -55,7 +55,7 @@ def sparse_transform(inputs, settings):
         found = transform(
             signal,
             reconstruct_method_source="identity",
-            reconstruct_method_channel="nso",
+            reconstruct_method_channel="nso-hard",
             b=settings["bin_bits"],
             num_subsample=settings["groups"],
             num_repeat=settings["delays"],

@@ -212,7 +212,10 @@ fn step<V: Vector, const R: usize>(x: &mut [V::Value], h: usize) {
     for group in x.chunks_exact_mut(R * h) {
         let mut i = 0;
         while i < h {
-            let mut v: [V; R] = from_fn(|r| V::load(&group[r * h + i..][..V::LANES]));
+            let mut v = [V::load(&group[i..][..V::LANES]); R];
+            for (r, v) in v.iter_mut().enumerate().skip(1) {
+                *v = V::load(&group[r * h + i..][..V::LANES]);
+            }
             between(&mut v);
             for (r, v) in v.into_iter().enumerate() {
                 v.store(&mut group[r * h + i..][..V::LANES]);
@@ -226,7 +229,11 @@ fn step<V: Vector, const R: usize>(x: &mut [V::Value], h: usize) {
 /// the last bit whatever the vectors' length.
 #[inline(always)]
 fn in_registers<V: Vector, const R: usize>(tile: &mut [V::Value]) {
-    let mut v: [V; R] = from_fn(|r| V::load(&tile[r * V::LANES..][..V::LANES]).within());
+    // No closures here: they would be compiled without the vector instructions, and so not inlined.
+    let mut v = [V::load(&tile[..V::LANES]).within(); R];
+    for (r, v) in v.iter_mut().enumerate().skip(1) {
+        *v = V::load(&tile[r * V::LANES..][..V::LANES]).within();
+    }
     between(&mut v);
     for (r, v) in v.into_iter().enumerate() {
         v.store(&mut tile[r * V::LANES..][..V::LANES]);
@@ -434,9 +441,22 @@ mod tests {
         let x = random(1 << 13, 3);
         let mut dispatched = x.clone();
         walsh_hadamard(&mut dispatched);
-        let mut plain = x;
+        let mut plain = x.clone();
         block::<[f64; 4]>(&mut plain);
         assert_eq!(dispatched, plain);
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            let mut middle = x.clone();
+            // SAFETY: the processor has what the function is compiled for.
+            unsafe { x86::block_f64_avx2(&mut middle) };
+            assert_eq!(middle, plain);
+            let mut single: Vec<f32> = x.iter().map(|&v| v as f32).collect();
+            let mut plain = single.clone();
+            // SAFETY: as above.
+            unsafe { x86::block_f32_avx2(&mut single) };
+            block::<[f32; 4]>(&mut plain);
+            assert_eq!(single, plain);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::settings::{Noise, Settings};
 use super::value::Value;
 use super::{Coefficient, Recovery};
 use offprint_core::{Error, Progress, Result};
+use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
@@ -24,22 +25,30 @@ pub fn spectrum<T: Value>(query: &mut dyn Query<T>, bits: u32, progress: &Progre
     }
     let count = 1usize << bits;
     let mut values = vec![T::default(); count];
-    let mut indices = Vec::with_capacity(BATCH.min(count));
-    progress.begin("reading all values", count as u64);
+    if !query.copy_all(&mut values) {
+        ask_for_all(query, &mut values, progress)?;
+    }
+    if let Some(i) = values.par_iter().position_first(|v| !v.is_finite()) {
+        return Err(not_finite(i as u64, values[i]));
+    }
+    progress.check()?;
+    T::transform(&mut values);
+    let scale = 1.0 / count as f64;
+    values.par_iter_mut().for_each(|x| *x = x.scaled(scale));
+    Ok(values)
+}
+
+fn ask_for_all<T: Value>(query: &mut dyn Query<T>, values: &mut [T], progress: &Progress) -> Result<()> {
+    let mut indices = Vec::with_capacity(BATCH.min(values.len()));
+    progress.begin("reading all values", values.len() as u64);
     for (batch, values) in values.chunks_mut(BATCH).enumerate() {
         indices.clear();
         indices.extend((0..values.len()).map(|i| (batch * BATCH + i) as u64));
         query.query(&indices, values)?;
-        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-            return Err(not_finite(indices[i], values[i]));
-        }
         progress.advance(values.len() as u64)?;
     }
     progress.finish();
-    T::transform(&mut values);
-    let scale = 1.0 / count as f64;
-    values.iter_mut().for_each(|x| *x = x.scaled(scale));
-    Ok(values)
+    Ok(())
 }
 
 /// The K largest coefficients.

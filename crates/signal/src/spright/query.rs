@@ -18,6 +18,11 @@ pub trait Query<T: Value> {
     fn is_table(&self) -> bool {
         false
     }
+
+    /// Writes all values in order if they are at hand; `false` if they have to be asked for.
+    fn copy_all(&self, _values: &mut [T]) -> bool {
+        false
+    }
 }
 
 impl<T: Value, F: FnMut(&[u64], &mut [T])> Query<T> for F {
@@ -141,6 +146,14 @@ impl<T: Value, S: Values<T>> Query<T> for Table<S> {
     }
 
     fn is_table(&self) -> bool {
+        true
+    }
+
+    fn copy_all(&self, values: &mut [T]) -> bool {
+        let table = &self.values;
+        values.par_chunks_mut(1 << 16).enumerate().for_each(|(part, values)| {
+            values.iter_mut().enumerate().for_each(|(i, value)| *value = table.at(part << 16 | i));
+        });
         true
     }
 }
