@@ -345,12 +345,12 @@ proptest! {
         let mut normal = |n: usize| draw(&Normal(d), n, &mut rng);
         let (x, y, shift) = (normal(6), normal(6), normal(2) * 3.0);
         let moved = bridge.in_units(scale, shift.row(0), shift.row(1));
-        let (x_moved, y_moved) = (&x * scale + &shift.row(0), &y * scale + &shift.row(1));
+        let (x_moved, y_moved) = (&x * scale + shift.row(0), &y * scale + shift.row(1));
         // The density of s·y + b has the Jacobian s^−d.
         let expected = bridge.log_conditional(x.view(), y.view()).unwrap() - d as f64 * scale.ln();
         let found = moved.log_conditional(x_moved.view(), y_moved.view()).unwrap();
         prop_assert!((&found - &expected).iter().all(|e| e.abs() < 1e-7), "{found} {expected}");
-        let mean = bridge.plan().mean(x.view()).unwrap() * scale + &shift.row(1);
+        let mean = bridge.plan().mean(x.view()).unwrap() * scale + shift.row(1);
         prop_assert!((&mean - &moved.plan().mean(x_moved.view()).unwrap()).iter().all(|e| e.abs() < 1e-7));
     }
 
