@@ -20,7 +20,11 @@ def online(inputs, settings):
 
     def work():
         learner = MiniBatchDictionaryLearning(
-            n_components=len(truth), alpha=settings["alpha"], batch_size=batch, dict_init=start.T.copy()
+            n_components=len(truth),
+            alpha=settings["alpha"],
+            batch_size=batch,
+            dict_init=start.T.copy(),
+            random_state=0,
         )
         for begin in range(0, len(samples), batch):
             learner.partial_fit(samples[begin : begin + batch])

@@ -171,12 +171,14 @@ impl From<Condition> for String {
 
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AtLeast(bound) => write!(f, ">= {bound}"),
-            Self::AtMost(bound) => write!(f, "<= {bound}"),
-            Self::Above(bound) => write!(f, "> {bound}"),
-            Self::Below(bound) => write!(f, "< {bound}"),
-            Self::Within(low, high) => write!(f, "{low} to {high}"),
+        // Thresholds such as 1e-12 read better than their zeros.
+        let number = |x: f64| if x != 0.0 && x.abs() < 1e-3 { format!("{x:e}") } else { x.to_string() };
+        match *self {
+            Self::AtLeast(bound) => write!(f, ">= {}", number(bound)),
+            Self::AtMost(bound) => write!(f, "<= {}", number(bound)),
+            Self::Above(bound) => write!(f, "> {}", number(bound)),
+            Self::Below(bound) => write!(f, "< {}", number(bound)),
+            Self::Within(low, high) => write!(f, "{} to {}", number(low), number(high)),
         }
     }
 }
@@ -197,7 +199,7 @@ mod tests {
 
     #[test]
     fn conditions_read_back_as_written() {
-        for text in [">= 0.97", "<= 0.000001", "> 5", "< 3", "0.387 to 0.427"] {
+        for text in [">= 0.97", "<= 1e-6", "> 5", "< 3", "0.387 to 0.427"] {
             let condition: Condition = text.parse().unwrap();
             assert_eq!(condition.to_string(), text);
         }

@@ -316,6 +316,11 @@ impl Mapped {
         &self.header.shape
     }
 
+    /// Whether the last index runs fastest, so that rows lie one after the other.
+    pub fn is_c_order(&self) -> bool {
+        !self.header.fortran || self.header.shape.len() <= 1
+    }
+
     /// The elements in the order of the file as reals in place; `None` if they are stored otherwise than as
     /// little-endian `f32` or `f64`.
     pub fn reals(&self) -> Option<Reals<'_>> {

@@ -22,6 +22,12 @@ pub fn digits() -> (Array2<f64>, Vec<u8>) {
     (images, labels.to_vec())
 }
 
+/// *Hamlet* and *Macbeth* (William Shakespeare, public domain): 277 269 characters of ASCII, 69 different ones, lines
+/// ended by `\n`.
+pub fn text() -> &'static str {
+    include_str!("../data/text.txt")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +45,16 @@ mod tests {
         assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
         let top = [0., 0., 5., 13., 9., 1., 0., 0., 0., 0., 13., 15., 10., 15., 5., 0.];
         assert_eq!(images.row(0).as_slice().map(|row| &row[..16]), Some(&top[..]));
+    }
+
+    #[test]
+    fn text_is_both_plays_in_plain_ascii() {
+        // Counted in Python over the same file: len(s), len(set(s)), s.count("Ham.\n").
+        let text = text();
+        let alphabet: std::collections::BTreeSet<char> = text.chars().collect();
+        assert_eq!((text.len(), alphabet.len()), (277_269, 69));
+        assert!(text.is_ascii() && !text.contains('\r'));
+        assert!(text.starts_with("HAMLET") && text.ends_with("see us crown'd at Scone.\n\n[Flourish. Exeunt.]\n"));
+        assert_eq!(text.matches("Ham.\n").count(), 358);
     }
 }

@@ -30,13 +30,16 @@ struct PeerTiming {
 
 /// `offprint bench`.
 pub fn bench(papers: &[Paper], args: &ArgMatches) -> Result<()> {
-    let paper = cli::chosen(papers, args)[0];
-    let card = paper.card();
+    let slug = args.get_one::<String>("paper").expect("required").as_str();
+    let paper = papers.iter().find(|p| p.card().slug == slug);
+    let field = paper.map_or(slug, |p| p.card().field.as_str());
     let threads = cli::set_threads(args)?;
     let rounds = *args.get_one::<u64>("rounds").expect("has a default");
     let progress = watch::progress()?;
 
-    let mut cases = paper.cases(*args.get_one::<u64>("seed").expect("has a default"))?;
+    let seed = *args.get_one::<u64>("seed").expect("has a default");
+    // Besides papers, the shared neural parts have workloads of their own.
+    let mut cases = paper.map_or_else(|| offprint::nn::bench::cases(seed), |p| p.cases(seed))?;
     if let Some(wanted) = args.get_one::<String>("case") {
         let names: Vec<&str> = cases.iter().map(|c| c.name).collect();
         if !names.contains(&wanted.as_str()) {
@@ -45,7 +48,7 @@ pub fn bench(papers: &[Paper], args: &ArgMatches) -> Result<()> {
         cases.retain(|c| c.name == wanted);
     }
 
-    let environment = Environment::of(card)?;
+    let environment = Environment::of(slug, field)?;
     if let Some(environment) = environment.as_ref().filter(|e| args.get_flag("install") && !e.is_installed()) {
         progress.begin("installing the peer", None);
         environment.install()?;
@@ -56,7 +59,7 @@ pub fn bench(papers: &[Paper], args: &ArgMatches) -> Result<()> {
         (None, _) => Some("this paper has no peer; ours is timed alone".to_owned()),
         (Some(_), None) => Some(format!(
             "the peer is not installed, ours is timed alone; `offprint bench {} --install` installs it from PyPI",
-            card.slug
+            slug
         )),
         _ => None,
     };
@@ -83,9 +86,9 @@ pub fn bench(papers: &[Paper], args: &ArgMatches) -> Result<()> {
     }
 
     if args.get_flag("json") {
-        write::json(&document(&card.slug, &timings, &versions, threads));
+        write::json(&document(slug, &timings, &versions, threads));
     } else {
-        write::out(&table(&card.slug, &timings, &versions, threads));
+        write::out(&table(slug, &timings, &versions, threads));
     }
     match timings.iter().find(|t| t.peer.as_ref().is_some_and(|p| !p.agrees)) {
         Some(timing) => {

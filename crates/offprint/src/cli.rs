@@ -74,7 +74,7 @@ pub fn command(papers: &[Paper]) -> Command {
         .subcommand(
             Command::new("bench")
                 .about("Time a paper's kernel beside its peer, the library you would otherwise pick")
-                .arg(paper(papers))
+                .arg(benched(papers))
                 .arg(Arg::new("case").long("case").value_name("NAME").help("Only this workload"))
                 .arg(
                     Arg::new("rounds")
@@ -158,6 +158,14 @@ fn paper(papers: &[Paper]) -> Arg {
         .value_parser(PossibleValuesParser::new(slugs))
         .hide_possible_values(true)
         .help("Short name of a paper, see `offprint papers`")
+}
+
+/// What `bench` times: a paper, or the neural parts that many papers share.
+fn benched(papers: &[Paper]) -> Arg {
+    let slugs = papers.iter().map(|p| p.card().slug.clone()).chain(["nn".to_owned()]);
+    paper(papers)
+        .value_parser(PossibleValuesParser::new(slugs.collect::<Vec<_>>()))
+        .help("Short name of a paper, or nn for the shared neural parts")
 }
 
 fn fields(papers: &[Paper]) -> PossibleValuesParser {

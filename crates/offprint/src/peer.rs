@@ -2,7 +2,7 @@
 
 use include_dir::{Dir, include_dir};
 use offprint_core::bench::Case;
-use offprint_core::{Card, Error, Result, artifact};
+use offprint_core::{Error, Result, artifact};
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
@@ -28,15 +28,14 @@ pub struct Peer {
 }
 
 impl Environment {
-    /// The environment for the peer of `card`'s paper; `None` if it has no peer. Nothing is installed yet.
-    pub fn of(card: &Card) -> Result<Option<Self>> {
-        let name = format!("{}.py", card.slug);
+    /// The environment for the peer of `slug` in the room `field`; `None` if it has no peer. Nothing is installed yet.
+    pub fn of(slug: &str, field: &str) -> Result<Option<Self>> {
+        let name = format!("{slug}.py");
         let text = |name: &str| SCRIPTS.get_file(name).and_then(|f| f.contents_utf8());
-        let (Some(script), Some(requirements)) = (text(&name), text(&format!("requirements-{}.txt", card.field)))
-        else {
+        let (Some(script), Some(requirements)) = (text(&name), text(&format!("requirements-{field}.txt"))) else {
             return Ok(None);
         };
-        let home = cache()?.join("peers").join(&card.field);
+        let home = cache()?.join("peers").join(field);
         std::fs::create_dir_all(&home).map_err(|e| Error::file("create", &home, e))?;
         let place = |name: &str, text: &str| {
             let path = home.join(name);

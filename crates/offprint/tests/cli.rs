@@ -183,10 +183,10 @@ fn bad_input_has_its_exit_code_names_the_culprit_and_leaves_no_directory() {
     let missing = directory.path().join("missing.npy").display().to_string();
     let out = directory.path().join("out");
     let cases: [(&[&str], i32, &str); 8] = [
-        (&["run", "spright", "--signal", &missing], 4, "missing.npy"),
-        (&["run", "spright", "--signal", &empty], 3, "empty"),
-        (&["run", "spright", "--signal", &truncated], 3, "truncated.npy"),
-        (&["run", "oodl", "--stream", &ragged], 3, "line 2 has 1 values"),
+        (&["run", "spright", "--input", &missing], 4, "missing.npy"),
+        (&["run", "spright", "--input", &empty], 3, "empty"),
+        (&["run", "spright", "--input", &truncated], 3, "truncated.npy"),
+        (&["run", "oodl", "--input", &ragged], 3, "line 2 has 1 values"),
         (&["run", "lightsb", "--x0", &ragged, "--x1", &ragged], 3, "ragged.csv"),
         (&["run", "sparse-ot", "--cost", &truncated], 3, "truncated.npy"),
         (&["run", "sparse-ot", "--gamma", "-1"], 2, "--gamma"),
@@ -220,7 +220,7 @@ fn an_interrupted_run_keeps_what_is_done_and_says_so() {
         .spawn()
         .unwrap();
     let child = std::process::Command::new(assert_cmd::cargo::cargo_bin("offprint"))
-        .args(["run", "oodl", "--stream", "-", "--out", &out])
+        .args(["run", "oodl", "--input", "-", "--out", &out])
         .stdin(feed.stdout.take().unwrap())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -197,6 +197,26 @@ pub(crate) fn spans(plot: &Plot) -> (Span, Span) {
     (Span::of(&plot.x, x, x_padding, None), y_span)
 }
 
+/// Whether all values along (x, y) are whole numbers, so that numbers between them would mean nothing: passes, counts.
+fn are_whole(plot: &Plot) -> (bool, bool) {
+    let whole = |values: &[f64]| values.iter().all(|v| !v.is_finite() || v.fract() == 0.0);
+    plot.layers.iter().fold((true, true), |(along_x, along_y), layer| match layer {
+        Layer::Line { x, y, band, .. } => {
+            let banded = band.as_ref().is_none_or(|(low, high)| whole(low) && whole(high));
+            (along_x && whole(x), along_y && whole(y) && banded)
+        }
+        Layer::Bars { x, y, error, .. } => {
+            (along_x && whole(x), along_y && whole(y) && error.as_ref().is_none_or(|e| whole(e)))
+        }
+        Layer::Points { x, y, .. } | Layer::Stems { x, y, .. } => (along_x && whole(x), along_y && whole(y)),
+        Layer::Segments { ends, .. } => {
+            ends.iter().fold((along_x, along_y), |(x, y), e| (x && whole(&[e[0], e[2]]), y && whole(&[e[1], e[3]])))
+        }
+        Layer::Rule { vertical: true, at, .. } => (along_x && whole(&[*at]), along_y),
+        Layer::Rule { at, .. } => (along_x, along_y && whole(&[*at])),
+    })
+}
+
 /// The widest and the narrowest body of a plot with equal aspect.
 const NARROW: f64 = 0.5;
 const WIDE: f64 = 2.5;
@@ -210,6 +230,7 @@ pub(crate) fn is_equal(plot: &Plot, x: Span, y: Span) -> bool {
 impl<'a> Fitted<'a> {
     pub(crate) fn new(plot: &'a Plot, mut room: Room, known: &mut Known<'a>) -> Self {
         let (mut x, mut y) = spans(plot);
+        room.whole = are_whole(plot);
         if is_equal(plot, x, y) {
             // A body too long either way is widened instead, so that the unit stays equal.
             let aspect = x.length() / y.length();

@@ -7,5 +7,5 @@ pub mod spright;
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![offprint_core::paper!("oodl", oodl::Oodl), offprint_core::paper!("spright", spright::Spright)]
+    vec![offprint_core::paper!("spright", spright::Spright), offprint_core::paper!("oodl", oodl::Oodl)]
 }

@@ -10,5 +10,5 @@ use offprint_core::Paper;
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![offprint_core::paper!("sparse_ot", sparse_ot::SparseOt)]
+    vec![offprint_core::paper!("lightsb", lightsb::LightSb), offprint_core::paper!("sparse_ot", sparse_ot::SparseOt)]
 }

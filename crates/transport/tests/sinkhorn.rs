@@ -161,10 +161,9 @@ fn a_cost_stored_column_by_column_gives_the_same_plan() {
     let cost = ndarray::array![[0.0, 1.0, 0.5], [1.0, 0.0, 0.2]];
     let (a, b) = (ndarray::array![0.5, 0.5], ndarray::array![0.2, 0.5, 0.3]);
     let by_columns = cost.t().as_standard_layout().into_owned();
-    let progress = offprint_core::Progress::silent();
-    let options = offprint_transport::sinkhorn::Options::default();
-    let found =
-        offprint_transport::sinkhorn::sinkhorn(by_columns.t(), a.view(), b.view(), 0.1, options, &progress).unwrap();
+    let progress = Progress::silent();
+    let options = Options::default();
+    let found = sinkhorn(by_columns.t(), a.view(), b.view(), 0.1, options, &progress).unwrap();
     let plans = [cost.view(), by_columns.t()].map(|c| found.plan(c, a.view(), b.view()));
     assert_eq!(plans[0], plans[1]);
     assert_eq!(found.conditional(cost.view(), b.view()), found.conditional(by_columns.t(), b.view()));

@@ -33,7 +33,7 @@ pub struct OodlParams {
     #[arg(long)]
     #[schemars(range(min = 1), extend("unit" = "samples"))]
     pub samples: Option<u64>,
-    /// Passes over the input; by default 3 over the digits, else 1
+    /// Passes over the input; by default 2 over the digits, else 1
     #[arg(long)]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub epochs: Option<u64>,
@@ -360,7 +360,7 @@ impl Session<'_> {
     fn learn(&mut self, run: &mut Run) -> Result<()> {
         let progress = run.progress();
         let most = self.p.samples.or(self.p.is_synthetic().then_some(20_000)).unwrap_or(u64::MAX);
-        let epochs = self.p.epochs.unwrap_or(if self.p.is_digits() { 3 } else { 1 });
+        let epochs = self.p.epochs.unwrap_or(if self.p.is_digits() { 2 } else { 1 });
         progress.begin(if self.p.freeze { "coding" } else { "learning" }, (most < u64::MAX).then_some(most));
         let mut seen = if self.p.freeze { 0 } else { self.pipeline.learned() + self.pipeline.pending() as u64 };
         let mut measure_at = seen + 1;
@@ -493,8 +493,10 @@ impl Method for Oodl {
                     let problem = format!("has samples of {n} values, but the model takes samples of {learned_on}");
                     return Err(Error::input(p.input.to_string(), problem));
                 }
-                // Standard input cannot be gone back to: whatever comes is new.
-                if checkpoint.position.source == position.source && !p.is_standard_input() && !p.freeze {
+                // Standard input cannot be gone back to, and an array in memory has no name to be known again by:
+                // whatever comes is new.
+                let known = p.input.is_builtin() || p.input.path().is_some();
+                if known && checkpoint.position.source == position.source && !p.freeze {
                     position = checkpoint.position.clone();
                 }
                 let go_on = |state| {

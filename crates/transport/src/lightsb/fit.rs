@@ -131,6 +131,13 @@ impl Trainer {
         if d == 0 {
             return Err(Error::input("targets", "has no columns"));
         }
+        if options.spread == Spread::Full
+            && n > 1
+            && let Some(j) = (0..d).find(|&j| targets.column(j).iter().all(|x| *x == targets[[0, j]]))
+        {
+            let problem = format!("column {j} is constant; a full spread needs variance in every direction");
+            return Err(Error::input("targets", problem));
+        }
         let mut rng = streams.stream("initial centres").rng(0);
         let centres = targets.select(Axis(0), rand::seq::index::sample(&mut rng, n, components).into_vec().as_slice());
         let full = options.spread == Spread::Full;
@@ -211,7 +218,7 @@ impl Trainer {
         Ok(loss)
     }
 
-    /// Does `steps` steps and returns the mean loss over each of about 200 stretches as (step, loss).
+    /// Does `steps` steps and calls `watch(step, mean loss, bridge)` after each of about 200 stretches.
     ///
     /// # Errors
     /// As for [`step`](Self::step), and [`Error::Cancelled`]; the bridge reached so far is kept.
@@ -221,19 +228,8 @@ impl Trainer {
         target: &impl Samples,
         steps: u64,
         progress: &Progress,
-    ) -> Result<Vec<(u64, f64)>> {
-        self.run_watched(source, target, steps, progress, |_, _, _| {})
-    }
-
-    /// As [`run`](Self::run), and calls `watch(step, mean loss, bridge)` after each stretch.
-    pub fn run_watched(
-        &mut self,
-        source: &impl Samples,
-        target: &impl Samples,
-        steps: u64,
-        progress: &Progress,
         mut watch: impl FnMut(u64, f64, &LightBridge) + Send,
-    ) -> Result<Vec<(u64, f64)>> {
+    ) -> Result<()> {
         for (name, samples) in [("source", source.dim()), ("target", target.dim())] {
             if samples != self.bridge.dim() {
                 let problem = format!("has dimension {samples}; the bridge has {}", self.bridge.dim());
@@ -243,8 +239,7 @@ impl Trainer {
         progress.begin("fitting the bridge", steps);
         let stretch = (steps / 200).max(1);
         // In the pool for good: entering it anew for every step would cost as much as the step.
-        let curve = rayon::scope(|_| {
-            let mut curve = Vec::new();
+        let outcome = rayon::scope(|_| {
             let mut done = 0;
             while done < steps {
                 let count = stretch.min(steps - done);
@@ -254,15 +249,14 @@ impl Trainer {
                 }
                 done += count;
                 let loss = sum / count as f64;
-                curve.push((self.steps(), loss));
                 watch(self.steps(), loss, &self.bridge);
                 progress.status(&format!("loss {loss:.4}"));
                 progress.advance(count)?;
             }
-            Ok(curve)
+            Ok(())
         });
         progress.finish();
-        curve
+        outcome
     }
 
     /// Sets the bridge from the parameters.

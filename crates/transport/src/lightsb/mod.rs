@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod bench;
 pub mod bridge;
 pub mod examples;
 pub mod fit;
@@ -12,7 +13,11 @@ pub mod posterior;
 mod process;
 mod quadratics;
 mod rotation;
+mod run;
+mod study;
+mod view;
 
 pub use bridge::LightBridge;
 pub use fit::{Objective, Options, Samples, Spread, Trainer};
 pub use posterior::Posterior;
+pub use run::{LightSb, LightSbParams, Normalise, Solver};

@@ -82,7 +82,7 @@ pub(super) fn dual_entries(
             Column { value: if feasible { 0.0 } else { f64::INFINITY }, mass: 0.0, tau: -beta, tied: false }
         }
         Regulariser::Quadratic { gamma } | Regulariser::Sparse { gamma, .. } => {
-            // (1/2γ) Σ over the k largest of max(s, 0)², t = max(topk(s), 0)/γ (the paper's Table 1).
+            // (1/2γ) Σ over the k largest of max(s, 0)², t = max(topk(s), 0)/γ.
             scratch.candidates.clear();
             collect_above(alpha, cost, beta, 0.0, &mut scratch.candidates);
             let k = regulariser.most_nonzeros(alpha.len());

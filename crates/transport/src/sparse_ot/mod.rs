@@ -1,4 +1,4 @@
-//! Sparsity-constrained optimal transport.
+#![doc = include_str!("README.md")]
 
 mod adam;
 mod bench;

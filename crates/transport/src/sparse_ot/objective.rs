@@ -1,11 +1,11 @@
 //! The dual and the semi-dual as functions to minimise, over all columns at once.
 //!
-//! Dual (the paper's eq. 7 with signs turned): −D(α, β) = −⟨α, a⟩ − ⟨β, b⟩ + Σ_j Ω*(α + β_j − c_j).
-//! Semi-dual (eq. 8): −S(α) = −⟨α, a⟩ + Σ_j Ω*_{b_j}(α − c_j).
+//! Dual, with signs turned: −D(α, β) = −⟨α, a⟩ − ⟨β, b⟩ + Σ_j Ω*(α + β_j − c_j).
+//! Semi-dual: −S(α) = −⟨α, a⟩ + Σ_j Ω*_{b_j}(α − c_j).
 //! With a column relaxation ρ KL(·|b), ⟨β, b⟩ becomes −ρ Σ_j b_j (exp(−β_j/ρ) − 1).
 //!
 //! Columns are split into a fixed number of chunks, whatever the number of threads, and the chunks' sums are added in
-//! order, so that the result has the same bits on every machine. An evaluation streams the cost once: 8 m n bytes.
+//! order, so that the result has the same bits. An evaluation reads the cost from memory once: 8 m n bytes.
 
 use super::conjugate::{self, Scratch};
 use super::problem::{Problem, Regulariser};

@@ -28,13 +28,15 @@ pub struct Proximal {
     pub steps: usize,
     /// Most L-BFGS iterations of one step.
     pub iterations: usize,
+    /// Most evaluations in all.
+    pub evaluations: usize,
     /// Stops when the certificate is at most this.
     pub tolerance: f64,
 }
 
 impl Default for Proximal {
     fn default() -> Self {
-        Self { ridge: 0.1, steps: 200, iterations: 300, tolerance: 1e-6 }
+        Self { ridge: 0.1, steps: 200, iterations: 300, evaluations: 10_000, tolerance: 1e-6 }
     }
 }
 
@@ -57,8 +59,10 @@ pub struct Certified {
     pub trace: Vec<f64>,
 }
 
-/// The ridge does not fall below this part of γ: the smoothed problem would be as hard as the paper's.
-const LEAST_RIDGE: f64 = 0.01;
+/// The ridge does not fall below this part of its first strength: the smoothed problem would be as hard as the paper's.
+const LEAST_RIDGE: f64 = 0.1;
+/// Least bend of the ridge, as part of the largest cost.
+const LEAST_BEND: f64 = 1e-4;
 /// A step that took no more iterations than this was easy.
 const EASY: usize = 12;
 
@@ -76,7 +80,12 @@ impl Proximal {
     ) -> Result<Certified> {
         let m = problem.rows();
         let mean = problem.a().sum() / m as f64;
-        let mut delta = self.ridge * regulariser.gamma();
+        // A ridge that is nothing beside the cost would leave the problem as rough as it is: an entry of a column's size
+        // shall bend by a small part of the cost at least.
+        let largest = problem.cost().iter().fold(0.0f64, |l, &c| l.max(c));
+        let column = problem.b().sum() / problem.columns() as f64;
+        let mut delta = (self.ridge * regulariser.gamma()).max(LEAST_BEND * largest / column);
+        let least_delta = LEAST_RIDGE * delta;
         let mut truth = Objective::new(problem, regulariser, Formulation::SemiDual);
         let mut gradient = vec![0.0; m];
         let mut alpha = start.to_vec();
@@ -94,7 +103,8 @@ impl Proximal {
         let mut centre =
             if start.iter().all(|&x| x == 0.0) { Plan::empty(m, problem.columns()) } else { best.plan.clone() };
         let mut tolerance = 1e-2 * mean;
-        while best.steps < self.steps && best.primal - best.dual > self.tolerance * best.primal.abs() {
+        let mut last = self.steps == 0;
+        while !last && best.primal - best.dual > self.tolerance * best.primal.abs() {
             progress.advance(1)?;
             let mut cost = problem.cost().to_owned();
             for (i, j, t) in centre.entries() {
@@ -118,6 +128,7 @@ impl Proximal {
             let dual = -truth.evaluate(&alpha, &mut gradient);
             best.steps += 1;
             best.evaluations += found.evaluations + 1;
+            last = best.steps >= self.steps || best.evaluations >= self.evaluations;
             if dual > best.dual {
                 best.dual = dual;
                 best.alpha.copy_from_slice(&alpha);
@@ -128,7 +139,7 @@ impl Proximal {
             // marginals is worth its price.
             let missing: f64 = next.row_sums().iter().zip(problem.a()).zip(&alpha).map(|((r, a), x)| x * (a - r)).sum();
             let gap = relaxed_primal(problem, regulariser, &next) + missing - dual;
-            if gap <= 2.0 * self.tolerance * best.dual.abs() || best.steps == self.steps {
+            if gap <= 2.0 * self.tolerance * best.dual.abs() || last {
                 let plan = repaired(problem, &next);
                 let primal = relaxed_primal(problem, regulariser, &plan);
                 if primal < best.primal {
@@ -142,7 +153,7 @@ impl Proximal {
             // Each step is solved to a tenth of what the last one moved, and always better than the one before.
             tolerance = (0.1 * change).min(0.7 * tolerance).max(1e-12 * mean);
             if found.iterations <= EASY {
-                delta = (0.7 * delta).max(LEAST_RIDGE * regulariser.gamma());
+                delta = (0.7 * delta).max(least_delta);
             }
             centre = next;
         }

@@ -163,7 +163,8 @@ impl Params for SparseOtParams {
         if self.compare.contains(&0) {
             return Err(Error::parameter("compare", "0", "values of k of at least 1"));
         }
-        if !self.cost.is_builtin() && !(self.x.is_builtin() && self.y.is_builtin()) {
+        let has_points = !(self.x.is_builtin() && self.y.is_builtin());
+        if !self.cost.is_builtin() && has_points {
             return Err(Error::parameter("cost", &self.cost, "left out if --x and --y are given"));
         }
         if self.x.is_builtin() != self.y.is_builtin() {
@@ -522,20 +523,19 @@ fn matching(x: ArrayView2<'_, f64>, y: ArrayView2<'_, f64>, plans: &[(String, Pl
     )
     .columns(2);
     let column = |points: ArrayView2<'_, f64>, c: usize| points.column(c).to_vec();
-    for (index, (title, plan)) in plans.iter().enumerate() {
+    for (title, plan) in plans {
         let heaviest = plan.entries().fold(0.0f64, |h, (_, _, t)| h.max(t));
         let (mut ends, mut opacity) = (Vec::new(), Vec::new());
         for (i, j, mass) in plan.entries() {
             ends.push([x[[i, 0]], x[[i, 1]], y[[j, 0]], y[[j, 1]]]);
             opacity.push((mass / heaviest).clamp(0.05, 1.0));
         }
-        let name = |words: &str| if index == 0 { words.to_owned() } else { String::new() };
         let plot = Plot::new(Axis::new("first coordinate"), Axis::new("second coordinate"))
             .titled(title.clone())
             .equal_aspect()
             .layer(Layer::Segments { name: String::new(), ends, arrows: false, opacity })
-            .points(name("from"), column(x, 0), column(x, 1), 3.0)
-            .points(name("to"), column(y, 0), column(y, 1), 3.0);
+            .points("from", column(x, 0), column(x, 1), 3.0)
+            .points("to", column(y, 0), column(y, 1), 3.0);
         figure = figure.panel(plot);
     }
     figure
@@ -558,14 +558,23 @@ pub(super) fn digit_router(run: &Run, index: u64, tokens: usize, experts: usize)
     linear_router(images.slice(s![..tokens.min(images.nrows()), ..]), weights.view())
 }
 
-/// Every router on the same affinities: name and routing.
+/// Every router on the same affinities.
+pub(super) struct Routers {
+    pub(super) solution: Solution,
+    /// The strictly k-sparse plan, if the experts' capacities allow one.
+    pub(super) rounded: Option<Rounded>,
+    /// Name and routing; the relaxed plan first, then the strict one if there is one.
+    pub(super) all: Vec<(&'static str, Routing)>,
+}
+
+/// Routes by all routers.
 pub(super) fn routers(
     affinity: ArrayView2<'_, f64>,
     capacity: usize,
     gamma: f64,
     settings: &Settings,
     progress: &Progress,
-) -> Result<(Solution, Option<Rounded>, Vec<(&'static str, Routing)>)> {
+) -> Result<Routers> {
     let problem = router_problem(affinity)?;
     let k = capacity.min(problem.rows());
     let solution = solve(&problem, Regulariser::Sparse { gamma, k }, settings, progress)?;
@@ -579,7 +588,7 @@ pub(super) fn routers(
     all.push(("top-2 with drops", Routing::new(affinity, top_choices(affinity, 2, capacity))));
     all.push(("Sinkhorn, then top-1", Routing::new(affinity, sinkhorn)));
     all.push(("expert choice", Routing::new(affinity, expert_choice(affinity, k))));
-    Ok((solution, rounded, all))
+    Ok(Routers { solution, rounded, all })
 }
 
 fn routing(params: &SparseOtParams, run: &mut Run) -> Result<()> {
@@ -593,7 +602,7 @@ fn routing(params: &SparseOtParams, run: &mut Run) -> Result<()> {
     if capacity * n < m {
         run.warn(format!("{n} experts of capacity {capacity} cannot serve {m} tokens in full"));
     }
-    let (solution, rounded, all) =
+    let Routers { solution, rounded, all } =
         routers(affinity.view(), capacity, params.gamma, &params.settings(), &run.progress())?;
     run.metric("certificate", solution.certificate(), "");
     run.metric("capacity", capacity as f64, "tokens");

@@ -1,7 +1,7 @@
 //! The paper's claims, measured.
 
 use super::colour::{palette, palette_problem, recolour};
-use super::run::{digit_router, example_images, most, routers};
+use super::run::{Routers, digit_router, example_images, most, routers};
 use super::{
     Bundle, Formulation, Objective, Problem, Proximal, Regulariser, Settings, Solution, Solver, SparseOt, solve,
 };
@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 
 impl Study for SparseOt {
     fn measure(run: &mut Run) -> Result<()> {
-        let seeds = run.scale().pick(1, 3, 10);
+        let seeds = run.scale().pick(1, 5, 10);
         at_most_k(run, seeds)?;
         middle_ground(run, seeds)?;
         strong_duality(run, seeds)?;
@@ -110,7 +110,7 @@ fn middle_ground(run: &mut Run, seeds: u64) -> Result<()> {
     let n = 32;
     let (mut agreement, mut k1, mut large, mut increase) = (1.0f64, 0.0f64, 0.0f64, f64::NEG_INFINITY);
     let (mut untied_error, mut untied, mut cases) = (0.0f64, 0, 0);
-    let mut table: Vec<(f64, usize, f64, f64, f64, usize)> = Vec::new();
+    let mut table: Vec<Level> = Vec::new();
     for seed in 0..seeds {
         let cost = clouds(run.streams(), seed, n);
         let problem = Problem::uniform(cost.view())?;
@@ -176,7 +176,10 @@ fn middle_ground(run: &mut Run, seeds: u64) -> Result<()> {
     if untied == 0 { run.not_measured("ties-only", how) } else { run.claim("ties-only", untied_error, how) }
 }
 
-fn value_curve(table: &[(f64, usize, f64, f64, f64, usize)], ot: f64, n: usize) -> Figure {
+/// γ, k, value, certificate, row error of the read-off plan, tied columns.
+type Level = (f64, usize, f64, f64, f64, usize);
+
+fn value_curve(table: &[Level], ot: f64, n: usize) -> Figure {
     let mut figure = Figure::new(
         "Value against k",
         "The certified optimum for 32 points each. It starts at optimal transport plus (γ/2)/n and reaches quadratic regularisation at the largest column support.",
@@ -232,7 +235,7 @@ fn strong_duality(run: &mut Run, seeds: u64) -> Result<()> {
 
 fn smoothness(run: &mut Run, seeds: u64) -> Result<()> {
     let progress = run.progress();
-    let n = run.scale().pick(60, 200, 200);
+    let n = run.scale().pick(100, 200, 200);
     let ks = [2usize, 4, 8, 16];
     let mut iterations = vec![Vec::new(); ks.len()];
     let mut gaps = vec![Vec::new(); ks.len()];
@@ -287,12 +290,12 @@ fn convergence(curves: &[(usize, Solution, Solution)]) -> Figure {
 
 fn matching_layer(run: &mut Run, seeds: u64) -> Result<()> {
     let progress = run.progress();
-    let (tokens, experts, capacity) = run.scale().pick((256, 8, 40), (512, 16, 40), (512, 16, 40));
+    let (tokens, experts, capacity) = (512, 16, 40);
     let (mut unserved, mut load, mut ratio) = (0.0f64, 0.0f64, f64::INFINITY);
     let mut rows: Vec<(String, f64, f64, f64, usize)> = Vec::new();
     for seed in 0..seeds {
         let affinity = digit_router(run, seed, tokens, experts);
-        let (_, rounded, all) = routers(affinity.view(), capacity, 0.1, &Settings::default(), &progress)?;
+        let Routers { rounded, all, .. } = routers(affinity.view(), capacity, 0.1, &Settings::default(), &progress)?;
         let value = |name: &str| all.iter().find(|r| r.0 == name).map_or(f64::NAN, |r| r.1.affinity);
         unserved = unserved.max(all[0].1.unserved);
         let strict = &all[usize::from(rounded.is_some())].1;
@@ -331,7 +334,7 @@ fn matching_layer(run: &mut Run, seeds: u64) -> Result<()> {
 
 fn colour_transfer(run: &mut Run) -> Result<()> {
     let progress = run.progress();
-    let count = run.scale().pick(64, 512, 512);
+    let count = run.scale().pick(128, 512, 512);
     let (image, reference) = example_images();
     let stream = run.stream("palette");
     let from = palette(image.view(), count, &mut stream.rng(0), &progress)?;

@@ -1,0 +1,16 @@
+//! The layers that models are made of: named parameters, one operation, and a word to whoever watches.
+//!
+//! A layer takes its parameters from [`Weights`](crate::params::Weights) under the names of published checkpoints. While
+//! [`watch::watching`] runs, each layer also tells its input and lets the gradient at its output be seen, which is what
+//! per-sample gradients and Kronecker-factored curvature are made from.
+
+mod conv;
+mod embedding;
+mod linear;
+mod norm;
+pub mod watch;
+
+pub use conv::Conv2d;
+pub use embedding::{Embedding, Learned};
+pub use linear::Linear;
+pub use norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};

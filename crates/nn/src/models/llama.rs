@@ -1,0 +1,187 @@
+//! A LLaMA-like decoder: rotary positions, grouped keys and values, SwiGLU, root-mean-square norms.
+
+use super::attention::{join_heads, split_heads};
+use super::{at_least_one, heads_divide};
+use crate::layers::{Embedding, Linear, RmsNorm};
+use crate::ops::{self, Mask};
+use crate::params::{Init, Weights};
+use candle_core::{Device, Tensor, bail};
+use offprint_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// A LLaMA's `config.json`; fields that the model does not need are ignored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LlamaConfig {
+    /// Number of different tokens.
+    pub vocab_size: usize,
+    /// Width of a token.
+    pub hidden_size: usize,
+    /// Hidden width of the perceptrons.
+    pub intermediate_size: usize,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Query heads: a divisor of the width.
+    pub num_attention_heads: usize,
+    /// Key and value heads: a divisor of the query heads.
+    pub num_key_value_heads: usize,
+    /// Longest sequence.
+    pub max_position_embeddings: usize,
+    /// Added to the mean square in norms.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies.
+    #[serde(default = "rope_theta")]
+    pub rope_theta: f64,
+    /// Whether the head shares the embedding.
+    #[serde(default)]
+    pub tie_word_embeddings: bool,
+}
+
+fn rope_theta() -> f64 {
+    10_000.0
+}
+
+const INIT: Init = Init::Normal { std: 0.02 };
+
+#[derive(Debug, Clone)]
+struct Layer {
+    input_layernorm: RmsNorm,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    post_attention_layernorm: RmsNorm,
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+    heads: usize,
+    kv_heads: usize,
+}
+
+impl Layer {
+    fn new(config: &LlamaConfig, weights: &Weights) -> Result<Self> {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+        let kv = width / heads * kv_heads;
+        let linear = |inputs, outputs, name: &str| Linear::with_init(inputs, outputs, INIT, None, &weights.at(name));
+        let norm = |name: &str| RmsNorm::new(width, config.rms_norm_eps, &weights.at(name));
+        Ok(Self {
+            input_layernorm: norm("input_layernorm")?,
+            q_proj: linear(width, width, "self_attn.q_proj")?,
+            k_proj: linear(width, kv, "self_attn.k_proj")?,
+            v_proj: linear(width, kv, "self_attn.v_proj")?,
+            o_proj: linear(width, width, "self_attn.o_proj")?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
+            gate_proj: linear(width, inner, "mlp.gate_proj")?,
+            up_proj: linear(width, inner, "mlp.up_proj")?,
+            down_proj: linear(inner, width, "mlp.down_proj")?,
+            heads,
+            kv_heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, rotary: &Rotary) -> candle_core::Result<Tensor> {
+        let h = self.input_layernorm.forward(x)?;
+        let q = rotary.turn(&split_heads(&self.q_proj.forward(&h)?, self.heads)?)?;
+        let k = rotary.turn(&split_heads(&self.k_proj.forward(&h)?, self.kv_heads)?)?;
+        let v = split_heads(&self.v_proj.forward(&h)?, self.kv_heads)?;
+        let shared = self.heads / self.kv_heads;
+        let seen = ops::attention(&q, &repeat_heads(&k, shared)?, &repeat_heads(&v, shared)?, Mask::Causal)?;
+        let x = (x + self.o_proj.forward(&join_heads(&seen)?)?)?;
+        let h = self.post_attention_layernorm.forward(&x)?;
+        let gated = (ops::silu(&self.gate_proj.forward(&h)?)? * self.up_proj.forward(&h)?)?;
+        x + self.down_proj.forward(&gated)?
+    }
+}
+
+/// Each head `times` times in a row.
+fn repeat_heads(x: &Tensor, times: usize) -> candle_core::Result<Tensor> {
+    if times == 1 {
+        return Ok(x.clone());
+    }
+    let (n, heads, positions, d) = x.dims4()?;
+    x.unsqueeze(2)?.broadcast_as((n, heads, times, positions, d))?.reshape((n, heads * times, positions, d))
+}
+
+/// Cosines and sines of the rotary angles, (positions, d) each: angle p θ^(−2i/d) for position p and the pair
+/// (i, i + d/2) of a head's d components.
+#[derive(Debug, Clone)]
+struct Rotary {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Rotary {
+    fn new(config: &LlamaConfig, positions: usize, dtype: candle_core::DType) -> candle_core::Result<Self> {
+        let d = config.hidden_size / config.num_attention_heads;
+        let angles: Vec<f64> = (0..positions)
+            .flat_map(|p| {
+                (0..d).map(move |j| p as f64 * config.rope_theta.powf(-2.0 * (j % (d / 2)) as f64 / d as f64))
+            })
+            .collect();
+        let table = |f: fn(f64) -> f64| {
+            let values: Vec<f64> = angles.iter().map(|&a| f(a)).collect();
+            Tensor::from_vec(values, (positions, d), &Device::Cpu)?.to_dtype(dtype)
+        };
+        Ok(Self { cos: table(f64::cos)?, sin: table(f64::sin)? })
+    }
+
+    /// Rotates each pair (i, i + d/2) of `x` (n, heads, positions, d) by its angle.
+    fn turn(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let half = x.dim(3)? / 2;
+        let (a, b) = (x.narrow(3, 0, half)?, x.narrow(3, half, half)?);
+        let across = Tensor::cat(&[&b.neg()?, &a], 3)?;
+        x.broadcast_mul(&self.cos)? + across.broadcast_mul(&self.sin)?
+    }
+}
+
+/// A decoder with the names of LLaMA's checkpoints: `model.embed_tokens`, `model.layers.0.self_attn.q_proj`, …,
+/// `model.norm`, `lm_head`.
+#[derive(Debug, Clone)]
+pub struct Llama {
+    embed_tokens: Embedding,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    lm_head: Linear,
+    config: LlamaConfig,
+}
+
+impl Llama {
+    /// Builds the layers from `weights`.
+    pub fn new(config: &LlamaConfig, weights: &Weights) -> Result<Self> {
+        at_least_one(&[("vocab_size", config.vocab_size), ("intermediate_size", config.intermediate_size)])?;
+        heads_divide(config.hidden_size, config.num_attention_heads, "num_attention_heads")?;
+        heads_divide(config.num_attention_heads, config.num_key_value_heads, "num_key_value_heads")?;
+        if !(config.hidden_size / config.num_attention_heads).is_multiple_of(2) {
+            return Err(Error::parameter(
+                "num_attention_heads",
+                config.num_attention_heads,
+                "such that a head has an even width, for rotations of pairs",
+            ));
+        }
+        let at = weights.at("model");
+        let embed_tokens = Embedding::new(config.vocab_size, config.hidden_size, INIT, &at.at("embed_tokens"))?;
+        let layers =
+            (0..config.num_hidden_layers).map(|i| Layer::new(config, &at.at("layers").at(i))).collect::<Result<_>>()?;
+        let norm = RmsNorm::new(config.hidden_size, config.rms_norm_eps, &at.at("norm"))?;
+        let lm_head = if config.tie_word_embeddings {
+            Linear::tied(embed_tokens.table(), embed_tokens.name())
+        } else {
+            Linear::with_init(config.hidden_size, config.vocab_size, INIT, None, &weights.at("lm_head"))?
+        };
+        Ok(Self { embed_tokens, layers, norm, lm_head, config: config.clone() })
+    }
+
+    /// Tokens (n, positions) to logits (n, positions, vocabulary) for the token after each.
+    pub fn forward(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
+        let (_, positions) = ids.dims2()?;
+        if positions > self.config.max_position_embeddings {
+            bail!("{positions} tokens, but the model sees at most {}", self.config.max_position_embeddings);
+        }
+        let mut x = self.embed_tokens.forward(ids)?;
+        let rotary = Rotary::new(&self.config, positions, x.dtype())?;
+        for layer in &self.layers {
+            x = layer.forward(&x, &rotary)?;
+        }
+        self.lm_head.forward(&self.norm.forward(&x)?)
+    }
+}
