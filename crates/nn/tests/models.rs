@@ -251,6 +251,49 @@ fn unet_keeps_shapes_sees_times_and_has_its_gradient() {
 }
 
 #[test]
+fn transformers_have_their_curvature() {
+    // Attention, norms and a tied embedding, once more differentiated: against differences of the gradient.
+    let config = GptConfig { norm: Norm::Rms, ..small_gpt() };
+    let (gpt, gpt_params) = fresh(|w| Gpt::new(&config, w));
+    let (vit, vit_params) = fresh(|w| {
+        let config = ViTConfig { width: 8, mlp: 8, depth: 1, patch: 4, classes: 3, ..ViTConfig::digits() };
+        ViT::new(&config, w)
+    });
+    let text = Batch {
+        inputs: tokens(),
+        targets: Tensor::new(&[[5u32, 3, 10, 0, 1], [2, 7, 4, 9, 2]], &Device::Cpu).unwrap(),
+    };
+    let pictures = Batch { inputs: images(), targets: Tensor::new(&[2u32, 0], &Device::Cpu).unwrap() };
+    let cases = [
+        (LossFunction::new(&gpt_params, |x| gpt.forward(x), Loss::CrossEntropy), text),
+        (LossFunction::new(&vit_params, |x| vit.forward(x), Loss::CrossEntropy), pictures),
+    ];
+    for (f, batch) in cases {
+        let at = f.params().flat::<f64>().unwrap();
+        let v: Vec<f64> = (0..f.dim()).map(|k| (k as f64 * 1.3).cos()).collect();
+        let gradient = |h: f64| {
+            let moved: Vec<f64> = at.iter().zip(&v).map(|(x, v)| x + h * v).collect();
+            f.params().set_flat(&moved).unwrap();
+            f.gradient::<f64>(&batch).unwrap().1
+        };
+        let h = 1e-5;
+        let (plus, minus) = (gradient(h), gradient(-h));
+        f.params().set_flat(&at).unwrap();
+        let product = f.hessian_product(&batch, &v).unwrap();
+        let scale = product.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+        for (i, p) in product.iter().enumerate() {
+            let slope = (plus[i] - minus[i]) / (2.0 * h);
+            assert!((slope - p).abs() < 1e-6 * scale, "{i}: {slope} {p}");
+        }
+        let all = f.per_sample_gradients::<f64>(&batch, Targets::True).unwrap();
+        for i in 0..2 {
+            let single = f.gradient::<f64>(&batch.narrow(i, 1).unwrap()).unwrap().1;
+            assert!(all.row(i).iter().zip(&single).all(|(a, b)| (a - b).abs() < 1e-11));
+        }
+    }
+}
+
+#[test]
 fn time_mlp_has_its_gradient_and_sinusoids_their_formula() {
     let config =
         TimeMlpConfig { inputs: 2, outputs: 2, width: 8, depth: 2, frequencies: 6, activation: Activation::Silu };

@@ -12,10 +12,3 @@ pub(super) fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
 pub(super) fn join_heads(x: &Tensor) -> Result<Tensor> {
     x.transpose(1, 2)?.contiguous()?.flatten_from(2)
 }
-
-/// Queries, keys and values, (n, heads, positions, d) each, from one projection (n, positions, 3 × heads × d).
-pub(super) fn split_qkv(qkv: &Tensor, heads: usize) -> Result<[Tensor; 3]> {
-    let width = qkv.dim(2)? / 3;
-    let part = |i: usize| split_heads(&qkv.narrow(2, i * width, width)?.contiguous()?, heads);
-    Ok([part(0)?, part(1)?, part(2)?])
-}

@@ -1,6 +1,5 @@
 //! A decoder-only transformer with learned positions, after GPT-2.
 
-use super::attention::{join_heads, split_qkv};
 use super::{at_least_one, heads_divide};
 use crate::error::computation;
 use crate::layers::{Embedding, LayerNorm, Linear, RmsNorm};
@@ -104,8 +103,8 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let [q, k, v] = split_qkv(&self.c_attn.forward(&self.ln_1.forward(x)?)?, self.heads)?;
-        let seen = join_heads(&ops::attention(&q, &k, &v, Mask::Causal)?)?;
+        let qkv = self.c_attn.forward(&self.ln_1.forward(x)?)?;
+        let seen = ops::self_attention(&qkv, self.heads, Mask::Causal)?;
         let x = (x + self.attn_proj.forward(&seen)?)?;
         let y = self.mlp_proj.forward(&ops::gelu(&self.c_fc.forward(&self.ln_2.forward(&x)?)?)?)?;
         x + y

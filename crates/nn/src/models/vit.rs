@@ -1,6 +1,5 @@
 //! The vision transformer (Dosovitskiy et al. 2021).
 
-use super::attention::{join_heads, split_qkv};
 use super::{at_least_one, heads_divide};
 use crate::layers::{Conv2d, LayerNorm, Learned, Linear};
 use crate::ops::{self, Mask};
@@ -85,8 +84,8 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let [q, k, v] = split_qkv(&self.qkv.forward(&self.norm1.forward(x)?)?, self.heads)?;
-        let seen = join_heads(&ops::attention(&q, &k, &v, Mask::None)?)?;
+        let qkv = self.qkv.forward(&self.norm1.forward(x)?)?;
+        let seen = ops::self_attention(&qkv, self.heads, Mask::None)?;
         let x = (x + self.proj.forward(&seen)?)?;
         let y = self.fc2.forward(&ops::gelu(&self.fc1.forward(&self.norm2.forward(&x)?)?)?)?;
         x + y

@@ -15,6 +15,7 @@ pub use schedule::{Decay, Schedule};
 
 use crate::checkpoint::{Checkpoint, save};
 use crate::error::computation;
+use crate::ops;
 use crate::optim::Optimizer;
 use crate::params::Params;
 use candle_core::{Device, Tensor};
@@ -126,7 +127,7 @@ fn one_step(
             plan.steps
         )));
     }
-    let mut gradients = loss.backward().map_err(computation)?;
+    let mut gradients = ops::backward(&loss).map_err(computation)?;
     if let Some(longest) = plan.clip {
         clip_norm(&mut gradients, params, longest)?;
     }
