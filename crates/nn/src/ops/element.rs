@@ -8,7 +8,7 @@ use std::ops::Neg;
 
 /// `f32` or `f64`. The functions are free of branches and calls, so a loop over them becomes vector instructions inside
 /// [`vectorised`]; outside of it, fused multiply-adds may be calls into the system's library.
-pub trait Element: WithDType + Default + Neg<Output = Self> + Sum {
+pub trait Element: WithDType + Default + Neg<Output = Self> + Sum + faer::traits::ComplexField {
     /// The elements of a storage of this type, to be changed.
     fn slice_mut(storage: &mut CpuStorage) -> Result<&mut [Self]>;
     /// Square root.
