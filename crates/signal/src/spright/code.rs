@@ -62,7 +62,7 @@ impl Code {
         &self.generator
     }
 
-    /// The message whose word fits best to `soft`: code bit r is more likely 0 the larger soft[r] is.
+    /// The message whose word fits best to `soft`: code bit r is more likely 0 the larger soft\[r\] is.
     pub fn decode(&self, soft: &[f64], scratch: &mut Scratch) -> u64 {
         if let Some(message) = self.pass_messages(soft, scratch) { message } else { self.order_statistics(soft) }
     }

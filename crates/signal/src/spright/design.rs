@@ -124,7 +124,7 @@ impl Group {
         combine(&self.dual, j as u64 | r << self.columns.len())
     }
 
-    /// The indices of the samples u[ℓ] = y[M ℓ ⊕ d], shape (B, P) row by row.
+    /// The indices of the samples u\[ℓ\] = y[M ℓ ⊕ d], shape (B, P) row by row.
     pub fn indices(&self) -> Vec<u64> {
         let offsets: Vec<u64> = self.delays.iter().map(|&delta| combine(&self.complement, delta)).collect();
         let mut indices = Vec::with_capacity(self.bins() * offsets.len());

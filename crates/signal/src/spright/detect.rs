@@ -18,7 +18,7 @@ pub enum Content<T> {
     Single {
         /// r = Qᵀk.
         rest: u64,
-        /// The estimate of X[k].
+        /// The estimate of X\[k\].
         value: T,
     },
     /// Several, or one that noise hides.

@@ -17,7 +17,7 @@ pub trait Function: Sync {
     fn bits(&self) -> u32;
     /// Its value; bit i of `m` is the i-th argument.
     fn value(&self, m: u64) -> f64;
-    /// Its non-zero coefficients (k, X[k]) by ascending k.
+    /// Its non-zero coefficients (k, X\[k\]) by ascending k.
     fn spectrum(&self) -> Vec<(u64, f64)>;
 }
 

@@ -33,7 +33,7 @@ pub use value::Value;
 pub struct Coefficient<T = f64> {
     /// k: bit i says whether the i-th argument takes part.
     pub index: u64,
-    /// The estimate of X[k].
+    /// The estimate of X\[k\].
     pub value: T,
     /// Its standard error.
     pub error: f64,

@@ -24,7 +24,7 @@ pub struct Pass {
 /// What peeling left.
 #[derive(Debug, Clone)]
 pub struct Peeled<T> {
-    /// (k, X̂[k]) in the order in which they were found.
+    /// (k, X̂\[k\]) in the order in which they were found.
     pub found: Vec<(u64, T)>,
     /// Pass by pass.
     pub passes: Vec<Pass>,
