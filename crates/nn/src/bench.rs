@@ -158,7 +158,7 @@ const CONVNET: Network = Network {
         for (_, outputs, stride) in CONVOLUTIONS {
             let y = ops::conv2d(&x, p.next(), None, &Conv2d { stride, ..Conv2d::same(3) })?;
             let running = RunningStatistics::new(outputs, DType::F32, &Device::Cpu)?;
-            x = ops::relu(&ops::batch_norm(&y, p.next(), p.next(), &running, 1e-5, Mode::Training)?)?;
+            x = ops::batch_norm_relu(&y, p.next(), p.next(), &running, 1e-5, Mode::Training)?;
         }
         p.linear(&x.flatten_from(2)?.mean(2)?)
     },
