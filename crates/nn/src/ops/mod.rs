@@ -17,12 +17,12 @@ mod conv;
 mod cross_entropy;
 pub(crate) mod element;
 mod embedding;
-mod gradient;
+pub(crate) mod gradient;
 mod linear;
 mod matrix;
 mod norm;
 mod primitive;
-mod rows;
+pub(crate) mod rows;
 mod softmax;
 
 pub use activation::Activation;

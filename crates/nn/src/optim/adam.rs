@@ -145,7 +145,10 @@ impl Update {
     fn apply<T: Element>(&self, moments: &mut Moments, gradient: &Tensor) -> Result<()> {
         let Moments { parameter, first, second, .. } = moments;
         step_in_place(parameter, gradient, [first, second], |w: &mut [T], [m, v]: [&mut [T]; 2], g: &[T]| {
-            vectorised(|| self.chunk(w, m, v, g))
+            vectorised(
+                #[inline(always)]
+                || self.chunk(w, m, v, g),
+            )
         })
     }
 
