@@ -6,7 +6,7 @@
 //! ∂²u/∂x∂y = ½ (∂²u/∂(x+y)² − ∂²u/∂x² − ∂²u/∂y²).
 
 use crate::ops;
-use crate::ops::element::{Element, for_type, tensor, vectorised, with_elements};
+use crate::ops::element::{Element, for_type, vectorised, with_elements};
 use crate::ops::gradient::hand_over;
 use crate::ops::rows::column_sums;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -111,10 +111,9 @@ impl CustomOp2 for TanhJet {
     fn bwd(&self, z: &Tensor, b: &Tensor, y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let gz = z.apply_op3_no_bwd(y, &grad.contiguous()?, &TanhJetGradient)?;
         let gb = for_type!(z.dtype(), T => {
-            let sums = with_elements::<T, _>(&gz.get(0)?, |g| Ok(column_sums(g, b.elem_count())))?;
-            tensor(sums, b.shape())?
+            hand_over(b, with_elements::<T, _>(&gz.get(0)?, |g| Ok(column_sums(g, b.elem_count())))?)?
         });
-        Ok((Some(gz), hand_over(b, gb)?))
+        Ok((Some(gz), gb))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Batch norm and group norm: (n, channels, …) normalised over a channel of the whole batch, or over a group of an
 //! item's channels.
 
-use super::element::{Element, elements, for_type, reduce, sum, sum_pairs, tensor, vectorised, with_elements};
+use super::element::{Element, elements, for_type, reduce, sum, sum_pairs, vectorised, with_all};
 use super::gradient::hand_over;
 use super::rows::{filled_by, zeros};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage};
@@ -208,11 +208,9 @@ impl CustomOp3 for BatchNorm {
         g: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         for_type!(x.dtype(), T => {
-            let [gx, gw, gb] = with_elements::<T, _>(x, |xs| with_elements::<T, _>(weight, |w| {
-                with_elements::<T, _>(bias, |b| with_elements::<T, _>(g, |g| self.backward(xs, w, b, g, x.shape())))
-            }))?;
-            let hand = |like: &Tensor, values: Vec<T>| hand_over(like, tensor(values, like.shape())?);
-            Ok((hand(x, gx)?, hand(weight, gw)?, hand(bias, gb)?))
+            let backward = |[xs, w, b, g]: [&[T]; 4]| self.backward(xs, w, b, g, x.shape());
+            let [gx, gw, gb] = with_all([x, weight, bias, g], backward)?;
+            Ok((hand_over(x, gx)?, hand_over(weight, gw)?, hand_over(bias, gb)?))
         })
     }
 }
@@ -320,11 +318,9 @@ impl CustomOp3 for GroupNorm {
         g: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         for_type!(x.dtype(), T => {
-            let [gx, gw, gb] = with_elements::<T, _>(x, |xs| with_elements::<T, _>(weight, |w| {
-                with_elements::<T, _>(g, |g| Ok(self.backward(xs, w, g, x.shape())))
-            }))?;
-            let hand = |like: &Tensor, values: Vec<T>| hand_over(like, tensor(values, like.shape())?);
-            Ok((hand(x, gx)?, hand(weight, gw)?, hand(bias, gb)?))
+            let backward = |[xs, w, g]: [&[T]; 3]| Ok(self.backward(xs, w, g, x.shape()));
+            let [gx, gw, gb] = with_all([x, weight, g], backward)?;
+            Ok((hand_over(x, gx)?, hand_over(weight, gw)?, hand_over(bias, gb)?))
         })
     }
 }

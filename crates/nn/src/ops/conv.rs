@@ -5,7 +5,7 @@
 //! a 3 × 3 kernel's patches. Lines are laid out for a tile of output rows at a time, so that they stay in a core's cache.
 
 use super::Conv2d;
-use super::element::{Element, elements, for_type, reduce, tensor, vectorised, with_elements};
+use super::element::{Element, elements, for_type, reduce, vectorised, with_all, with_elements};
 use super::gradient::hand_over;
 use super::matrix::{Threads, View, product};
 use super::rows::{filled_by, total, zeros};
@@ -359,12 +359,9 @@ impl Convolution {
         let lengths = Lengths::new(self.0, x.shape(), w.shape())?;
         let want = (x.track_op(), w.track_op());
         for_type!(x.dtype(), T => {
-            let gradients = with_elements::<T, _>(x, |x| with_elements::<T, _>(w, |w| {
-                with_elements::<T, _>(g, |g| Ok(backward(x, w, g, &lengths, want)))
-            }))?;
-            let hand = |like: &Tensor, values: Option<Vec<T>>| match values {
-                Some(values) => hand_over(like, tensor(values, like.shape())?),
-                None => Ok(None),
+            let gradients = with_all::<T, _, 3>([x, w, g], |[x, w, g]| Ok(backward(x, w, g, &lengths, want)))?;
+            let hand = |argument: &Tensor, gradient: Option<Vec<T>>| {
+                gradient.map(|gradient| hand_over(argument, gradient)).transpose().map(Option::flatten)
             };
             Ok((hand(x, gradients.x)?, hand(w, gradients.w)?))
         })
@@ -422,8 +419,8 @@ impl CustomOp3 for Convolution {
         let (gx, gw) = self.gradients(x, w, g)?;
         let (_, channels, height, width) = g.dims4()?;
         let gb = for_type!(x.dtype(), T => {
-            tensor(with_elements::<T, _>(g, |g| Ok(channel_sums(g, channels, height * width)))?, b.shape())?
+            hand_over(b, with_elements::<T, _>(g, |g| Ok(channel_sums(g, channels, height * width)))?)?
         });
-        Ok((gx, gw, hand_over(b, gb)?))
+        Ok((gx, gw, gb))
     }
 }
