@@ -22,6 +22,7 @@ mod linear;
 mod matrix;
 mod norm;
 mod primitive;
+mod product;
 pub(crate) mod rows;
 mod softmax;
 
