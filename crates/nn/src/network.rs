@@ -112,11 +112,11 @@ impl Architecture {
 #[derive(Debug, Clone)]
 enum Model {
     Mlp(Mlp),
-    DigitsCnn(DigitsCnn),
-    ResNet(ResNet),
-    ViT(ViT),
+    DigitsCnn(Box<DigitsCnn>),
+    ResNet(Box<ResNet>),
+    ViT(Box<ViT>),
     Gpt(Gpt),
-    Llama(Box<Llama>),
+    Llama(Llama),
 }
 
 /// A model of any architecture with its parameters.
@@ -177,11 +177,11 @@ impl Network {
     fn from_weights(architecture: &Architecture, weights: &Weights) -> Result<Self> {
         let model = match architecture {
             Architecture::Mlp(config) => Model::Mlp(Mlp::new(config, weights)?),
-            Architecture::DigitsCnn { classes } => Model::DigitsCnn(DigitsCnn::new(*classes, weights)?),
-            Architecture::ResNet(config) => Model::ResNet(ResNet::new(config, weights)?),
-            Architecture::ViT(config) => Model::ViT(ViT::new(config, weights)?),
+            Architecture::DigitsCnn { classes } => Model::DigitsCnn(DigitsCnn::new(*classes, weights)?.into()),
+            Architecture::ResNet(config) => Model::ResNet(ResNet::new(config, weights)?.into()),
+            Architecture::ViT(config) => Model::ViT(ViT::new(config, weights)?.into()),
             Architecture::Gpt(config) => Model::Gpt(Gpt::new(config, weights)?),
-            Architecture::Llama(config) => Model::Llama(Box::new(Llama::new(config, weights)?)),
+            Architecture::Llama(config) => Model::Llama(Llama::new(config, weights)?),
         };
         // PyTorch counts the batches that a batch norm has seen; nothing here depends on it.
         let params = weights.finish(&["num_batches_tracked"])?;
