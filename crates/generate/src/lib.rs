@@ -13,6 +13,7 @@
 //! - [`network`]: denoisers that are trained here, with the shared model of the digits.
 
 pub mod check;
+pub mod compare;
 mod compose;
 mod denoiser;
 pub mod exact;
@@ -36,9 +37,14 @@ pub use prediction::Prediction;
 pub use sample::{Hook, Sampled, Sampler};
 pub use schedule::{Point, Schedule};
 
-use offprint_core::Paper;
+use offprint_core::{Comparison, Paper};
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
     Vec::new()
+}
+
+/// The comparisons of this field.
+pub fn comparisons() -> Vec<Comparison> {
+    vec![compare::SAMPLERS]
 }

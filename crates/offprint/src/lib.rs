@@ -19,5 +19,5 @@ pub fn papers() -> Vec<Paper> {
 
 /// All comparisons, field by field.
 pub fn comparisons() -> Vec<Comparison> {
-    Vec::new()
+    generate::comparisons()
 }

@@ -2,7 +2,7 @@
 
 use super::model::{Labels, Network};
 use super::train::{Recipe, fit};
-use crate::{Guidance, Path, Sampler, Schedule, Grid, Denoiser};
+use crate::{Denoiser, Grid, Guidance, Path, Sampler, Schedule};
 use ndarray::{Array2, Axis};
 use offprint_core::random::{Stream, Streams};
 use offprint_core::{Error, Progress, Result};
