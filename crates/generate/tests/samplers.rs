@@ -33,7 +33,7 @@ fn rms(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
 /// The exponent with which the error falls over 20 to 320 steps of equal λ.
 fn observed_order(sampler: &dyn Sampler) -> f64 {
     let model = mixture();
-    let start = lambda_grid(1).start(64, 3, Kernel::Gaussian, stream());
+    let start = lambda_grid(1).start(16, 3, Kernel::Gaussian, stream());
     let fine =
         Multistep { correction: Correction { last: true, ..Correction::default() }, ..multi(UniPc::new(3, Bh::Two)) };
     let reference = fine.run(&model, start.clone(), &lambda_grid(2500), stream()).unwrap().y;
@@ -121,7 +121,7 @@ fn different_names_for_one_method_give_the_same_points() {
 fn every_sampler_ends_in_the_mixture() {
     let model = mixture();
     let (mean, covariance) = model.mixture().moments();
-    let n = 4000;
+    let n = 1500;
     for schedule in [Schedule::vp_linear(), Schedule::Rectified] {
         let grid =
             Grid::uniform_lambda(&schedule, 100, schedule.latest().unwrap(), 1e-3).unwrap().with_final_denoising();
@@ -137,10 +137,10 @@ fn every_sampler_ends_in_the_mixture() {
             let x = sampled.into_x();
             let centre = x.mean_axis(ndarray::Axis(0)).unwrap();
             let spread = (&x - &centre).t().dot(&(&x - &centre)) / n as f64;
-            // Four errors of 4000 draws, and what 100 steps leave.
-            assert!((&centre - &mean).iter().all(|v| v.abs() < 0.08), "{name}: {centre}");
+            // Four errors of 1500 draws, and what 100 steps leave.
+            assert!((&centre - &mean).iter().all(|v| v.abs() < 0.13), "{name}: {centre}");
             let worst = (&spread - &covariance).iter().fold(0.0f64, |m, v| m.max(v.abs()));
-            assert!(worst < 0.2, "{name}: {worst}");
+            assert!(worst < 0.3, "{name}: {worst}");
         }
     }
 }
