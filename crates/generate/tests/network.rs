@@ -79,15 +79,20 @@ fn the_shipped_model_meets_its_acceptance() {
     let classifier = LinearClassifier::fit(digits.data.train.view(), &digits.data.train_labels, 10).unwrap();
     let labels: Vec<usize> = digits.data.test_labels.iter().map(|&l| l.into()).collect();
     assert!(classifier.accuracy(digits.data.test.view(), &labels).unwrap() > 0.93);
-    let streams = Streams::new(1);
-    let (x, labels) =
-        digits.sample(&Stepwise(Heun::new()), &Grid::edm(18).unwrap(), (100, 1.0), streams.stream("start")).unwrap();
-    let accuracy = classifier.accuracy(x.view(), &labels).unwrap();
-    let along = directions(500, 64, streams.stream("directions"));
+    // Five times 100 of each class: one such sample tells the accuracy to 0.007 only.
+    let samples: Vec<_> = (1..=5)
+        .map(|seed| {
+            let stream = Streams::new(seed).stream("start");
+            digits.sample(&Stepwise(Heun::new()), &Grid::edm(18).unwrap(), (100, 1.0), stream).unwrap()
+        })
+        .collect();
+    let total: f64 = samples.iter().map(|(x, labels)| classifier.accuracy(x.view(), labels).unwrap()).sum();
+    assert!(total / 5.0 >= 0.95, "{}", total / 5.0);
+    let (x, _) = &samples[0];
+    let along = directions(500, 64, Streams::new(1).stream("directions"));
     let distance = sliced_wasserstein(x.view(), digits.data.train.view(), along.view()).unwrap();
-    assert!(accuracy >= 0.95, "{accuracy}");
     assert!(distance <= 0.035, "{distance}");
-    let ink = digits.data.to_ink(&x);
+    let ink = digits.data.to_ink(x);
     assert!(ink.iter().all(|v| (0.0..=1.0).contains(v)));
 }
 

@@ -6,9 +6,9 @@ use offprint_core::random::{Stream, Streams};
 use offprint_generate::exact::{Covariances, ExactEmpirical, ExactMixture, Mixture};
 use offprint_generate::sample::{
     Ancestral, Basis, Bh, Buffer, Churn, Correction, Ddim, Deis, DpmPlusPlus2M, DpmPlusPlus2S, Euler, EulerMaruyama,
-    Heun, Multistep, NAMES, SdeDpm, Stepwise, UniPc, named,
+    Heun, Multistep, NAMES, SdeDpm, Stepwise, UniPc, learned_variance_step, named,
 };
-use offprint_generate::{Counted, Denoiser, Grid, Hook, Kernel, Node, Sampler, Schedule, normals};
+use offprint_generate::{Counted, Denoiser, Grid, Hook, Kernel, Node, Noise, Sampler, Schedule, normals};
 use offprint_math::stats::log_log_slope;
 
 fn stream() -> Stream {
@@ -115,6 +115,30 @@ fn different_names_for_one_method_give_the_same_points() {
     let predictor =
         Multistep { correction: Correction { from: 99, ..Default::default() }, ..multi(UniPc::new(2, Bh::Two)) };
     assert!(rms(&run(&predictor), &run(&Multistep::new(DpmPlusPlus2M))) < 1e-12);
+}
+
+#[test]
+fn a_learned_variance_lies_between_both_ends() {
+    let model = mixture();
+    let grid = lambda_grid(6);
+    let y = grid.start(500, 3, Kernel::Gaussian, stream());
+    let (from, to) = (grid.nodes()[0], grid.nodes()[1]);
+    let denoised = model.denoise(y.view(), from.tau).unwrap();
+    let step = |share: f64| {
+        let share = Array2::from_elem(y.dim(), share);
+        let mut noise = Noise::new(stream(), 500, 3);
+        learned_variance_step(y.view(), denoised.view(), share.view(), (from, to), (0, &mut noise)).unwrap()
+    };
+    // The lower end is the posterior's variance: the ancestral sampler's.
+    let one = Grid::of_times(&Schedule::vp_linear(), &[from.t, to.t]).unwrap();
+    let ancestral = Stepwise(Ancestral::new(1.0).unwrap()).run(&model, y.clone(), &one, stream()).unwrap().y;
+    assert!(rms(&step(0.0), &ancestral) < 1e-12);
+    // The upper end is β = 1 − α²/α'², in units of y' = x'/α': the same mean, the same numbers, another scale.
+    let mean = &denoised * (1.0 - (to.tau / from.tau).powi(2)) + &y * (to.tau / from.tau).powi(2);
+    let beta = 1.0 - (from.alpha / to.alpha).powi(2);
+    let posterior = to.tau * (1.0 - (to.tau / from.tau).powi(2)).sqrt();
+    let expected = &mean + &((&ancestral - &mean) * (beta.sqrt() / to.alpha / posterior));
+    assert!(rms(&step(1.0), &expected) < 1e-10);
 }
 
 #[test]
