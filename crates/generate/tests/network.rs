@@ -10,14 +10,17 @@ use offprint_generate::network::{
 };
 use offprint_generate::sample::{Heun, Stepwise};
 use offprint_generate::{Denoiser, Grid, Kernel, Path, Prediction, Schedule, normals};
+use offprint_nn::train::Plan;
 
 fn small(classes: usize, target: Target, path: Path) -> Recipe {
-    let config = NetConfig { dim: 2, classes, width: 64, depth: 2, frequencies: 8 };
+    let config = NetConfig { dim: 2, classes, width: 48, depth: 2, frequencies: 8 };
     let levels = match target {
         Target::Preconditioned { .. } => Levels::LogNormal { mean: -1.2, deviation: 1.2 },
         Target::Plain(_) => Levels::UniformTime,
     };
-    Recipe { config, target, levels, ..Recipe::edm(2, classes, path, 1200) }
+    // Too short for a running mean over a thousand steps.
+    let edm = Recipe::edm(2, classes, path, 1200);
+    Recipe { config, target, levels, batch: 128, plan: Plan { ema: None, ..edm.plan.clone() }, ..edm }
 }
 
 /// Four points of the plane, far enough apart.
