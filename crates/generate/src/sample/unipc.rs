@@ -105,9 +105,9 @@ impl UniPc {
 /// elimination. Not finite where two of the `x` are equal.
 fn solve_vandermonde(x: &[f64], b: &mut [f64]) {
     let n = x.len();
-    for k in 0..n {
+    for (k, x) in x.iter().enumerate() {
         for i in (k + 1..n).rev() {
-            b[i] -= x[k] * b[i - 1];
+            b[i] -= x * b[i - 1];
         }
     }
     for k in (0..n.saturating_sub(1)).rev() {
