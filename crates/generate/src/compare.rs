@@ -62,7 +62,7 @@ offprint_core::defaults_from_flags!(SamplersParams);
 
 /// One of each kind.
 const DEFAULT: [&str; 8] =
-    ["ddim", "heun", "dpm++2m", "deis-tab3", "unipc-3-bh1", "ancestral", "sde-dpm", "euler-maruyama"];
+    ["ddim", "heun", "dpm++2m", "deis-tab3", "unipc-3-bh1", "sde-dpm", "edm-churn", "euler-maruyama"];
 
 /// Steps of the reference.
 const REFERENCE: usize = 400;
