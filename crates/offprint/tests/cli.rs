@@ -145,6 +145,8 @@ fn reproduce_as_json_is_the_contract_of_the_readme() {
     let (directory, out) = scratch();
     let results = directory.path().join("RESULTS.md");
     let results = results.to_str().unwrap();
+    let stale = "# Results\n\n## spright: old\n\n| old |\n\n## oodl: measured before\n\nkept\n";
+    std::fs::write(results, stale).unwrap();
     let document = json(&["reproduce", "spright", "--quick", "--out", &out, "--write", results, "--json"]);
     assert_eq!(document["paper"], "spright");
     assert_eq!(document["scale"], "quick");
@@ -158,8 +160,25 @@ fn reproduce_as_json_is_the_contract_of_the_readme() {
     }
     let table = std::fs::read_to_string(results).unwrap();
     assert_eq!(table.lines().filter(|l| l.starts_with("| ")).count(), claims.len() + 2);
+    assert!(table.ends_with("\n\n## oodl: measured before\n\nkept\n") && !table.contains("| old |"), "{table}");
     offprint(&["reproduce"]).assert().code(2);
     offprint(&["reproduce", "spright", "--quick", "--full"]).assert().code(2);
+}
+
+#[test]
+fn samplers_are_compared_on_one_model() {
+    let (_directory, out) = scratch();
+    let small = ["compare", "samplers", "--samplers", "ddim,heun,ancestral", "--steps", "5,9", "--count", "20"];
+    let document = json(&[&small[..], &["--out", &out, "--json"]].concat());
+    assert_eq!(document["paper"], "samplers");
+    let table = &document["tables"][0];
+    assert_eq!(table["columns"][2]["values"], serde_json::json!([5, 9, 9, 17, 5, 9]), "{table}");
+    let page = std::fs::read_to_string(format!("{out}/report.html")).unwrap();
+    assert!(
+        page.contains("Quality against cost") && page.contains("comparison") && !page.contains("class=\"authors\"")
+    );
+    offprint(&["compare", "samplers", "--samplers", "dim"]).assert().code(2).stderr(contains("dim"));
+    offprint(&["compare", "samplers", "--lowest", "90"]).assert().code(2).stderr(contains("--lowest"));
 }
 
 #[test]

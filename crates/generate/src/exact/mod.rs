@@ -1,0 +1,7 @@
+//! Denoisers in closed form: every sampler is tested on them, and they need no training.
+
+mod empirical;
+mod mixture;
+
+pub use empirical::ExactEmpirical;
+pub use mixture::{Covariances, ExactMixture, Mixture};
