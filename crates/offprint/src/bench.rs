@@ -33,10 +33,14 @@ struct PeerTiming {
 
 /// `offprint bench`.
 pub fn bench(papers: &[Paper], args: &ArgMatches) -> Result<()> {
+    cli::on_threads(args, || time_all(papers, args))
+}
+
+fn time_all(papers: &[Paper], args: &ArgMatches) -> Result<()> {
     let slug = args.get_one::<String>("paper").expect("required").as_str();
     let paper = papers.iter().find(|p| p.card().slug == slug);
     let field = paper.map_or(slug, |p| p.card().field.as_str());
-    let threads = cli::set_threads(args)?;
+    let threads = rayon::current_num_threads();
     let rounds = *args.get_one::<u64>("rounds").expect("has a default");
     let progress = watch::progress()?;
 

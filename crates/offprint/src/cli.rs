@@ -203,15 +203,20 @@ pub fn chosen<'a>(papers: &'a [Paper], args: &ArgMatches) -> Vec<&'a Paper> {
     slugs.iter().filter_map(|slug| papers.iter().find(|p| p.card().slug == **slug)).collect()
 }
 
-/// Makes all computing happen on the number of threads asked for.
-pub fn set_threads(args: &ArgMatches) -> Result<usize> {
+/// Stack of a thread that computes, in bytes: that of a program's first thread.
+const STACK: usize = 8 << 20;
+
+/// Runs `work` and all its parallel parts on the number of threads asked for.
+///
+/// `work` itself goes to one of them. Left outside, it would hand every parallel step over and sleep until it is done:
+/// with one thread and the small steps of a network's inference that took four times as long on a busy machine.
+pub fn on_threads<R: Send>(args: &ArgMatches, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    let mut pool = rayon::ThreadPoolBuilder::new().stack_size(STACK);
     if let Some(&threads) = args.get_one::<u64>("threads") {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads as usize)
-            .build_global()
-            .map_err(|e| Error::Numerical(format!("cannot start {threads} threads: {e}")))?;
+        pool = pool.num_threads(threads as usize);
     }
-    Ok(rayon::current_num_threads())
+    pool.build_global().map_err(|e| Error::Numerical(format!("cannot start threads: {e}")))?;
+    rayon::scope(|_| work())
 }
 
 /// `offprint completions`.

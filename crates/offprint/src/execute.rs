@@ -19,18 +19,17 @@ const DIGITS: usize = 4;
 pub fn run(papers: &[Paper], args: &ArgMatches) -> Result<()> {
     let (slug, args) = args.subcommand().expect("clap asks for a paper");
     let paper = papers.iter().find(|p| p.card().slug == slug).expect("subcommands are papers");
-    run_method(paper, paper.card(), args)
+    cli::on_threads(args, || run_method(paper, paper.card(), args))
 }
 
 /// `offprint compare`.
 pub fn compare(comparisons: &[Comparison], args: &ArgMatches) -> Result<()> {
     let (task, args) = args.subcommand().expect("clap asks for a task");
     let comparison = comparisons.iter().find(|c| c.task == task).expect("subcommands are tasks");
-    run_method(comparison, &comparison.card(), args)
+    cli::on_threads(args, || run_method(comparison, &comparison.card(), args))
 }
 
 fn run_method(method: &AnyMethod, card: &Card, args: &ArgMatches) -> Result<()> {
-    cli::set_threads(args)?;
     let prepared = method.prepare_flags(args)?;
     let out = directory(args, &card.slug);
     let mut run = new_run(card, args, out.clone(), watch::progress()?)?;
@@ -46,13 +45,16 @@ fn run_method(method: &AnyMethod, card: &Card, args: &ArgMatches) -> Result<()> 
 
 /// `offprint reproduce`.
 pub fn reproduce(papers: &[Paper], args: &ArgMatches) -> Result<()> {
+    cli::on_threads(args, || measure(papers, args))
+}
+
+fn measure(papers: &[Paper], args: &ArgMatches) -> Result<()> {
     let chosen: Vec<&Paper> = if args.get_flag("all") { papers.iter().collect() } else { cli::chosen(papers, args) };
     let scale = match (args.get_flag("quick"), args.get_flag("full")) {
         (true, _) => Scale::Quick,
         (_, true) => Scale::Full,
         _ => Scale::Standard,
     };
-    cli::set_threads(args)?;
     let progress = watch::progress()?;
     let mut reports = Vec::new();
     let mut failed = None;
