@@ -4,8 +4,10 @@
 //! network, or any function. Over it work [`power_iteration`], [`lanczos`](fn@lanczos), stochastic Lanczos quadrature
 //! ([`spectrum`]), Hutchinson's [`trace`] and [`diagonal`], [`conjugate_gradients`] and [`lissa`]. An [`Inverse`] is a
 //! damped curvature matrix in a form that is inverted without being written out: K-FAC and EK-FAC
-//! ([`KroneckerInverse`]), M-FAC ([`mfac`]). [`spiked`] tells where sampling noise moves extreme eigenvalues.
+//! ([`KroneckerInverse`]), M-FAC ([`mfac`]). [`batch_hessian`] tells where sampling noise
+//! moves extreme eigenvalues, and what learning rates follow.
 
+pub mod batch_hessian;
 mod hutchinson;
 mod inverse;
 mod kernel;
@@ -17,7 +19,7 @@ mod power;
 mod quadrature;
 mod real;
 mod solve;
-pub mod spiked;
+
 pub mod vector;
 pub mod wide;
 
