@@ -4,8 +4,8 @@
 //! network, or any function. Over it work [`power_iteration`], [`lanczos`](fn@lanczos), stochastic Lanczos quadrature
 //! ([`spectrum`]), Hutchinson's [`trace`] and [`diagonal`], [`conjugate_gradients`] and [`lissa`]. An [`Inverse`] is a
 //! damped curvature matrix in a form that is inverted without being written out: K-FAC and EK-FAC
-//! ([`KroneckerInverse`]), M-FAC ([`mfac`]). [`batch_hessian`] tells where sampling noise
-//! moves extreme eigenvalues, and what learning rates follow.
+//! ([`KroneckerInverse`]), M-FAC ([`mfac`]). [`network`] makes operators of networks' losses. [`batch_hessian`] tells
+//! where sampling noise moves extreme eigenvalues, and what learning rates follow.
 
 pub mod batch_hessian;
 mod hutchinson;
@@ -14,12 +14,12 @@ mod kernel;
 mod kronecker;
 mod lanczos;
 pub mod mfac;
+pub mod network;
 mod operator;
 mod power;
 mod quadrature;
 mod real;
 mod solve;
-
 pub mod vector;
 pub mod wide;
 

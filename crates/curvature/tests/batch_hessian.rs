@@ -6,10 +6,11 @@ use offprint_core::Progress;
 use offprint_core::random::{Stream, Streams};
 use offprint_curvature::batch_hessian::spiked::AdditiveNoise;
 use offprint_curvature::batch_hessian::{
-    Callback, DiagonalBlock, Draws, Floor, GradientRows, Law, Learner, LearningRates, Matrix, NetworkCurvature,
-    Population, SampledGradients, SampledMatrix, Sampling, Scaling, batch_ends, block_curvatures, directional,
-    effective, ends, gradient_noise, isotropic, whole, without_noise,
+    Callback, DiagonalBlock, Draws, Floor, GradientRows, Law, Learner, LearningRates, NetworkCurvature, Population,
+    SampledGradients, SampledMatrix, Sampling, Scaling, batch_ends, block_curvatures, directional, effective, ends,
+    gradient_noise, isotropic, whole, without_noise,
 };
+use offprint_curvature::network::Matrix;
 use offprint_curvature::{Explicit, LinearOperator, Ritz, lanczos, vector};
 use offprint_math::linalg::eigh;
 use offprint_nn::derivatives::{Loss, LossFunction};
@@ -94,8 +95,8 @@ fn products_and_gradients_of_batches_are_the_dense_ones() {
     let batch = vec![5, 17, 17, 300, 568];
     for matrix in [Matrix::Hessian, Matrix::GaussNewton] {
         // A loss whose outputs are linear in the weights has one matrix under both names; parts of 2 and of all samples.
-        for chunk in [2, 1000] {
-            let curvature = NetworkCurvature::<f64>::new(&loss, &problem.data, matrix, chunk).unwrap();
+        for part in [2, 1000] {
+            let curvature = NetworkCurvature::<f64>::new(&loss, &problem.data, matrix, part).unwrap();
             for samples in [batch.clone(), problem.all()] {
                 let mut image = vec![0.0; 31];
                 curvature.batch(samples.clone()).unwrap().apply(&v, &mut image).unwrap();
@@ -372,7 +373,7 @@ fn impossible_inputs_are_named() {
     says(WITHOUT.effective_batch(1, 1).unwrap_err(), "batch_size");
     let problem = Logistic::new();
     let loss = problem.loss();
-    says(NetworkCurvature::<f64>::new(&loss, &problem.data, Matrix::Hessian, 0).err().unwrap(), "chunk");
+    says(NetworkCurvature::<f64>::new(&loss, &problem.data, Matrix::Hessian, 0).err().unwrap(), "part");
     problem.params.set_flat(&[f64::NAN; 31]).unwrap();
     says(
         NetworkCurvature::<f64>::new(&loss, &problem.data, Matrix::Hessian, 9).err().unwrap(),

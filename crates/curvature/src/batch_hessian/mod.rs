@@ -15,7 +15,7 @@ pub use extremes::{BatchEnds, Draws, Ends, Spread, Whole, batch_ends, ends, whol
 pub use gradient_noise::{GradientNoise, SampledGradients, gradient_noise};
 pub use layers::{BlockCurvature, DiagonalBlock, block_curvatures};
 pub use learner::{Floor, Learner, Rates};
-pub use network::{Matrix, NetworkCurvature};
+pub use network::NetworkCurvature;
 pub use noise::{Noise, directional, effective, isotropic, without_noise};
 pub use predict::{Law, Population};
 pub use rates::{LearningRates, Scaling};
