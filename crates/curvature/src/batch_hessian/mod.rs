@@ -1,15 +1,20 @@
-//! Learning rates as a function of batch size.
+#![doc = include_str!("README.md")]
 
+mod bench;
 mod extremes;
 mod gradient_noise;
+mod inspect;
 mod layers;
 mod learner;
 mod network;
 mod noise;
 mod predict;
+mod problem;
 mod rates;
+mod run;
 mod sampled;
 pub mod spiked;
+mod study;
 
 pub use extremes::{BatchEnds, Draws, Ends, Spread, Whole, batch_ends, ends, whole};
 pub use gradient_noise::{GradientNoise, SampledGradients, gradient_noise};
@@ -19,6 +24,7 @@ pub use network::NetworkCurvature;
 pub use noise::{Noise, directional, effective, isotropic, without_noise};
 pub use predict::{Law, Population};
 pub use rates::{LearningRates, Scaling};
+pub use run::{BatchHessianParams, Curvature, LawKind, LossKind, NoiseKind};
 pub use sampled::{Callback, GradientRows, SampledMatrix, Sampling};
 
 /// The paper, as the catalogue runs it.

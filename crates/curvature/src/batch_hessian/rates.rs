@@ -109,7 +109,11 @@ impl LearningRates {
         self.sampling.batch_of(self.variance.max(0.0) / (top * top), self.samples)
     }
 
-    fn effective(&self, batch: usize) -> Result<f64> {
+    /// 𝔟 of a batch.
+    ///
+    /// # Errors
+    /// A batch size outside of the samples.
+    pub fn effective(&self, batch: usize) -> Result<f64> {
         self.sampling.effective_batch(batch, self.samples)
     }
 }
