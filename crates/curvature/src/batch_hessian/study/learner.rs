@@ -1,7 +1,7 @@
 //! The learner beside a grid search.
 
 use crate::batch_hessian::problem::{BATCH, Problem, curvature};
-use crate::batch_hessian::{Learner, SampledMatrix, Sampling};
+use crate::batch_hessian::{Floor, Learner, SampledMatrix, Sampling};
 use crate::network::Matrix;
 use crate::{lanczos, vector};
 use candle_core::DType;
@@ -29,6 +29,14 @@ struct Schedule {
 const PRODUCT: f64 = 4.0;
 const GRADIENT: f64 = 3.0;
 
+/// The learners that are compared; the claims are about the default.
+const VARIANTS: [(&str, Learner); 4] = [
+    ("bulk's edge", Learner { floor: Floor::BulkEdge, safety: 1.0 }),
+    ("bulk's edge, halved", Learner { floor: Floor::BulkEdge, safety: 0.5 }),
+    ("smallest", Learner { floor: Floor::Smallest, safety: 1.0 }),
+    ("smallest, halved", Learner { floor: Floor::Smallest, safety: 0.5 }),
+];
+
 type Make = fn(Streams, DType) -> Result<Problem>;
 
 pub fn measure(run: &mut Run) -> Result<()> {
@@ -39,7 +47,7 @@ pub fn measure(run: &mut Run) -> Result<()> {
         [("digits", "learner-digits", Problem::digits), ("breast cancer", "learner-cancer", Problem::cancer)];
     let progress = run.progress();
     let mut cost = 0.0f64;
-    let mut rows = Vec::new();
+    let (mut rows, mut variants) = (Vec::new(), Vec::new());
     for (name, id, make) in problems {
         let streams = |seed| run.stream("learner").nested(seed);
         progress.begin(&format!("grid search on {name}"), seeds * (RATES.len() * MOMENTA.len()) as u64);
@@ -58,12 +66,20 @@ pub fn measure(run: &mut Run) -> Result<()> {
             .collect::<Result<_>>()?;
         progress.finish();
         let best = (0..pairs.len()).min_by(|&a, &b| losses[a].total_cmp(&losses[b])).expect("the grid is not empty");
-        let (mut own, mut chosen) = (0.0, Vec::new());
-        for seed in 0..seeds {
-            let problem = make(streams(seed), DType::F32)?;
-            let (loss, rates) = learn(&problem, looks, epochs, streams(seed), &progress)?;
-            own += loss / seeds as f64;
-            chosen = rates;
+        let (mut own, mut chosen) = (f64::INFINITY, Vec::new());
+        for (variant, learner) in VARIANTS {
+            let mut loss = 0.0;
+            let mut rates = Vec::new();
+            for seed in 0..seeds {
+                let problem = make(streams(seed), DType::F32)?;
+                let (last, picked) = learn(&problem, learner, looks, epochs, streams(seed), &progress)?;
+                loss += last / seeds as f64;
+                rates = picked;
+            }
+            variants.push((name, variant, loss / losses[best], rates[rates.len() - 1]));
+            if learner == Learner::default() {
+                (own, chosen) = (loss, rates);
+            }
         }
         let n = problems_size(make, streams(0))?;
         let products = (chosen.len() * looks.steps * looks.batch.min(n)) as f64;
@@ -83,6 +99,17 @@ pub fn measure(run: &mut Run) -> Result<()> {
     );
     run.claim("learner-cost", cost, words)?;
     run.table(
+        Table::new(
+            "learners",
+            "Final training loss of each learner over the best of the grid, and what it chose last.",
+        )
+        .words("problem", variants.iter().map(|v| v.0))
+        .words("μ", variants.iter().map(|v| v.1))
+        .numbers("loss / best", "", variants.iter().map(|v| v.2))
+        .numbers("rate", "", variants.iter().map(|v| v.3.0))
+        .numbers("momentum", "", variants.iter().map(|v| v.3.1)),
+    )?;
+    run.table(
         Table::new("learner", "Final training loss: the learner beside the best of a grid of 8 rates and 3 momenta.")
             .words("problem", rows.iter().map(|r| r.0))
             .numbers("learner", "nat", rows.iter().map(|r| r.1))
@@ -100,6 +127,7 @@ fn problems_size(make: Make, streams: Streams) -> Result<usize> {
 /// the training's own size, so that its λ₁ needs no correction.
 fn learn(
     problem: &Problem,
+    learner: Learner,
     looks: Schedule,
     epochs: u64,
     streams: Streams,
@@ -114,7 +142,7 @@ fn learn(
             let samples = Sampling::WithoutReplacement.draw(looks.batch.min(n), n, streams.stream("looks"), epoch);
             let start: Vec<f64> = vector::gaussian(streams.stream("starts"), epoch, matrix.dim());
             let ritz = lanczos(&matrix.batch(samples)?, &start, looks.steps, progress)?.ritz()?;
-            let rates = Learner::default().rates(&ritz, matrix.dim(), ritz.top().0)?;
+            let rates = learner.rates(&ritz, matrix.dim(), ritz.top().0)?;
             chosen.push((rates.learning_rate, rates.momentum));
         }
         Ok(*chosen.last().expect("the first epoch looks"))
