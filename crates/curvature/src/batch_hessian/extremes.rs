@@ -42,7 +42,7 @@ pub struct Whole<T> {
     pub ends: Ends,
     /// The unit eigenvector v₁ of λ₁, `(P,)`.
     pub top_vector: Vec<T>,
-    /// Eigenvalues from the top down that have converged to 1 % of λ₁, λ₁ first.
+    /// Positive eigenvalues from the top down, as far as each has converged to 1 % of itself.
     pub leading: Vec<f64>,
     /// The spectrum by stochastic Lanczos quadrature.
     pub spectrum: Spectrum,
@@ -65,7 +65,7 @@ pub fn whole<T: Real>(
     let ritz = found.ritz()?;
     let last = ritz.values.len() - 1;
     let ((top, above), (bottom, below)) = (ritz.top(), ritz.bottom());
-    let converged = |i: &usize| ritz.residuals[*i] <= 0.01 * top.abs();
+    let converged = |i: &usize| ritz.values[*i] > 0.0 && ritz.residuals[*i] <= 0.01 * ritz.values[*i];
     let leading = (0..=last).rev().take_while(converged).map(|i| ritz.values[i]).collect();
     Ok(Whole {
         ends: Ends { top, bottom, residual: above.max(below) },

@@ -263,7 +263,7 @@ fn report_spectrum<T: Real>(found: &Whole<T>, run: &mut Run) -> Result<()> {
             "Density of eigenvalues",
             format!(
                 "Stochastic Lanczos quadrature over all data, {} probes, smoothed by a Gaussian of 1 % of the range. Marks: \
-                 the largest eigenvalues; most of the {} directions hardly curve.",
+                 the largest eigenvalues by themselves; most of the {} directions hardly curve.",
                 found.spectrum.probes.len(),
                 found.spectrum.dim
             ),
@@ -288,17 +288,23 @@ fn report_batches(rates: &LearningRates, noise: Noise, batches: &[BatchEnds], ru
         worst.fold(0.0, f64::max)
     };
     run.table(
-        Table::new("extremes", "Extreme eigenvalues of batches: measured, and by each law with the s² in use.")
+        Table::new("extremes", "Largest eigenvalue of batches: measured, and by each law with the s² in use.")
             .integers("B", "", batches.iter().map(|b| b.batch as i64))
             .numbers("λ₁(B)", "", batches.iter().map(|b| b.top.mean))
             .numbers("sd", "", batches.iter().map(|b| b.top.deviation))
             .numbers("additive", "", laws[0].iter().map(|e| e.top))
             .numbers("field-dependent", "", laws[1].iter().map(|e| e.top))
             .numbers("multiplicative", "", laws[2].iter().map(|e| e.top))
+            .numbers("overlap", "", batches.iter().map(|b| population.overlap(rates.variance, b.effective))),
+    )?;
+    run.table(
+        Table::new("bottoms", "Smallest eigenvalue of batches: measured, and by the laws with the s² in use.")
+            .integers("B", "", batches.iter().map(|b| b.batch as i64))
             .numbers("λ_P(B)", "", batches.iter().map(|b| b.bottom.mean))
-            .numbers("sd ", "", batches.iter().map(|b| b.bottom.deviation))
-            .numbers("additive ", "", laws[0].iter().map(|e| e.bottom))
-            .numbers("overlap of v₁", "", batches.iter().map(|b| population.overlap(rates.variance, b.effective))),
+            .numbers("sd", "", batches.iter().map(|b| b.bottom.deviation))
+            .numbers("additive", "", laws[0].iter().map(|e| e.bottom))
+            .numbers("field-dependent", "", laws[1].iter().map(|e| e.bottom))
+            .numbers("multiplicative", "", laws[2].iter().map(|e| e.bottom)),
     )?;
     let variances = [("s²_eff", noise.effective), ("s²_dir", noise.directional), ("s²_iso", noise.isotropic)];
     let two = [Law::Additive, Law::FieldDependent];
@@ -332,25 +338,28 @@ fn report_batches(rates: &LearningRates, noise: Noise, batches: &[BatchEnds], ru
     for (law, ends) in Law::ALL.iter().zip(&laws) {
         top = top.reference(law.name(), sizes.clone(), ends.iter().map(|e| e.top).collect());
     }
-    let bottom = Plot::new(Axis::log("batch size B"), Axis::new("λ_P"))
-        .titled("smallest")
-        .layer(measured("measured", |b| b.bottom))
-        .reference("additive", sizes.clone(), laws[0].iter().map(|e| e.bottom).collect())
-        .reference("field-dependent", sizes.clone(), laws[1].iter().map(|e| e.bottom).collect())
-        .horizontal("all data", population.bottom);
-    run.figure(
-        "extremes",
-        Figure::new(
-            "Extreme eigenvalues of batches",
-            format!(
-                "Bands: standard deviation over {} batches of each size. Dashed: the laws, with s² = {:.3}.",
-                batches[0].top.count, rates.variance
-            ),
-        )
-        .columns(2)
-        .panel(top.horizontal("all data", population.top))
-        .panel(bottom),
-    );
+    let mut figure = Figure::new(
+        "Extreme eigenvalues of batches",
+        format!(
+            "Bands: standard deviation over {} batches of each size. Dashed: the laws, with s² = {:.3}. A law fitted to the \
+             largest eigenvalue need not fit the smallest.",
+            batches[0].top.count, rates.variance
+        ),
+    )
+    .columns(2)
+    .panel(top.horizontal("all data", population.top));
+    if population.bottom < 0.0 {
+        let below = |ends: &[super::Ends]| ends.iter().map(|e| -e.bottom).collect::<Vec<_>>();
+        figure = figure.panel(
+            Plot::new(Axis::log("batch size B"), Axis::log("−λ_P"))
+                .titled("smallest")
+                .layer(measured("measured", |b| super::Spread { mean: -b.bottom.mean, ..b.bottom }))
+                .reference("additive", sizes.clone(), below(&laws[0]))
+                .reference("field-dependent", sizes.clone(), below(&laws[1]))
+                .horizontal("all data", -population.bottom),
+        );
+    }
+    run.figure("extremes", figure);
     Ok(())
 }
 
@@ -379,7 +388,7 @@ fn report_rates(params: &BatchHessianParams, rates: &LearningRates, sizes: &[usi
         .integers("B", "", sizes.iter().map(|&b| b as i64))
         .numbers("SGD", "", sgd.iter().copied())
         .numbers("Adam", "", adam.iter().copied())
-        .numbers("minimal damping / rate", "", damping)
+        .numbers("damping / rate", "", damping)
         .numbers("linear", "", scaled(Scaling::Linear))
         .numbers("square root", "", scaled(Scaling::SquareRoot))
         .numbers("constant", "", scaled(Scaling::Constant)),

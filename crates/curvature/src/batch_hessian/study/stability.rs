@@ -117,13 +117,11 @@ impl Kind {
     }
 }
 
-/// Steps of each training.
-const TRAINING: u64 = 300;
 /// The final loss above which a training counts as diverged.
 const DIVERGED: f64 = 2.0;
 
 /// The largest rate of a grid with the factor √2 from which a fresh network trains, coming from above.
-fn largest_rate(kind: Kind, batch: usize, stream: Stream, seed: u64, progress: &Progress) -> Result<f64> {
+fn largest_rate(kind: Kind, batch: usize, steps: u64, stream: Stream, seed: u64, progress: &Progress) -> Result<f64> {
     let mut rate = kind.highest();
     // Sixteen halvings down there is no rate left that could be called usable.
     for _ in 0..32 {
@@ -131,7 +129,7 @@ fn largest_rate(kind: Kind, batch: usize, stream: Stream, seed: u64, progress: &
         let problem = Problem::digits(stream.nested(seed), DType::F32)?;
         let mut optimizer = kind.optimizer(&problem, rate)?;
         let samples = stream.nested(seed).stream("samples");
-        if problem.descend(&mut *optimizer, batch, TRAINING, samples)? <= DIVERGED {
+        if problem.descend(&mut *optimizer, batch, steps, samples)? <= DIVERGED {
             break;
         }
         rate /= std::f64::consts::SQRT_2;
@@ -141,10 +139,10 @@ fn largest_rate(kind: Kind, batch: usize, stream: Stream, seed: u64, progress: &
 
 /// The largest usable rates of SGD and Adam over the batch size.
 pub fn largest_rates(run: &mut Run) -> Result<()> {
-    let (seeds, batches): (u64, Vec<usize>) = run.scale().pick(
-        (1, vec![4, 16, 64]),
-        (3, (1..=7).map(|k| 1 << k).collect()),
-        (10, (1..=9).map(|k| 1 << k).collect()),
+    let (seeds, steps, batches): (u64, u64, Vec<usize>) = run.scale().pick(
+        (1, 100, vec![4, 16, 64]),
+        (3, 300, (1..=7).map(|k| 1 << k).collect()),
+        (10, 300, (1..=9).map(|k| 1 << k).collect()),
     );
     let stream = run.stream("largest rates");
     let progress = run.progress();
@@ -156,7 +154,7 @@ pub fn largest_rates(run: &mut Run) -> Result<()> {
     let found: Vec<f64> = work
         .par_iter()
         .map(|&(kind, batch, seed)| {
-            let rate = largest_rate(kind, batch, stream, seed, &progress)?;
+            let rate = largest_rate(kind, batch, steps, stream, seed, &progress)?;
             progress.advance(1)?;
             Ok(rate)
         })
@@ -180,7 +178,7 @@ pub fn largest_rates(run: &mut Run) -> Result<()> {
     };
     let how = |rates: &[f64]| {
         format!(
-            "{seeds} seeds, {TRAINING} steps, grid √2, diverged above a loss of {DIVERGED}: B = {batches:?}: {rates:.3?}"
+            "{seeds} seeds, {steps} steps, grid √2, diverged above a loss of {DIVERGED}: B = {batches:?}: {rates:.3?}"
         )
     };
     run.claim("sgd-small", slope(&sgd, &|b| b <= 16.0), how(&sgd))?;
@@ -201,7 +199,7 @@ pub fn largest_rates(run: &mut Run) -> Result<()> {
         Figure::new(
             "The largest usable learning rate",
             format!(
-                "Digits from the start, {TRAINING} steps on batches drawn with replacement. Dashed: growth like B, and \
+                "Digits from the start, {steps} steps on batches drawn with replacement. Dashed: growth like B, and \
                  like √B."
             ),
         )
