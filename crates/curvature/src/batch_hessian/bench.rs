@@ -15,8 +15,7 @@ use serde_json::{Value, json};
 /// Lanczos steps of the density.
 const STEPS: usize = 40;
 
-/// The problem's data and weights as the peer reads them: x, y, and each tensor under its own name with the dots of the
-/// name as underscores.
+/// The problem's data and its weights, flattened, as the peer reads them.
 fn inputs(problem: &Problem) -> Result<Vec<(&'static str, Array)>> {
     let matrix = |tensor: &candle_core::Tensor| -> candle_core::Result<Array> {
         Ok(Array2::from_shape_vec(tensor.dims2()?, tensor.flatten_all()?.to_vec1::<f32>()?)
@@ -38,7 +37,7 @@ fn case(
     settings: Value,
     agreement: Agreement,
     seed: u64,
-    mut work: impl FnMut(&Problem, &LossOperator<'_>) -> Result<Vec<f64>> + 'static,
+    mut work: impl FnMut(&LossOperator<'_>) -> Result<Vec<f64>> + 'static,
 ) -> Result<Case> {
     let problem = Problem::digits(Streams::new(seed), DType::F32)?;
     problem.train(3, &Progress::silent())?;
@@ -50,7 +49,7 @@ fn case(
         work: Box::new(move || {
             let function = problem.function();
             let operator = LossOperator::new(&function, Matrix::Hessian, &problem.data, problem.data.len())?;
-            work(&problem, &operator)
+            work(&operator)
         }),
         agreement,
         goal: None,
@@ -69,7 +68,7 @@ impl Bench for BatchHessian {
                 json!({ "tolerance": 1e-3 }),
                 Agreement::Within(0.01),
                 seed,
-                move |_, operator| Ok(vec![ends::<f32>(operator, 20, stream, 0, &quiet)?.top]),
+                move |operator| Ok(vec![ends::<f32>(operator, 20, stream, 0, &quiet)?.top]),
             )?
         };
         let density = {
@@ -80,7 +79,7 @@ impl Bench for BatchHessian {
                 json!({ "steps": STEPS }),
                 Agreement::Within(0.02),
                 seed,
-                move |_, operator| Ok(vec![spectrum::<f32>(operator, 1, STEPS, stream, &quiet)?.range().1]),
+                move |operator| Ok(vec![spectrum::<f32>(operator, 1, STEPS, stream, &quiet)?.range().1]),
             )?
         };
         let probes = 20;
@@ -93,7 +92,7 @@ impl Bench for BatchHessian {
                 // Other vectors: the estimates differ by their standard errors.
                 Agreement::Within(0.25),
                 seed,
-                move |_, operator| Ok(vec![trace::<f32>(operator, probes, stream, &quiet)?.value]),
+                move |operator| Ok(vec![trace::<f32>(operator, probes, stream, &quiet)?.value]),
             )?
         };
         let p = 2000;

@@ -6,9 +6,9 @@ use crate::mfac::{Gradients, GradientsView};
 use crate::network::Matrix;
 use candle_core::DType;
 use offprint_core::{Error, Method, Params, Result, Run, Source};
-use offprint_nn::Network;
 use offprint_nn::data::labelled;
 use offprint_nn::derivatives::Loss;
+use offprint_nn::{Batch, Network};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -238,6 +238,7 @@ impl Method for BatchHessian {
                 let network = Network::load(path, params.config.as_deref(), DType::F32)?;
                 let targets = (!params.targets.is_builtin()).then_some(&params.targets);
                 let data = labelled(network.architecture(), params.loss(), &params.data, targets, DType::F32)?;
+                warn_of_empty_classes(network.architecture().outputs(), params.loss(), &data, run);
                 inspect::network(params, &network.loss(params.loss()), &data, params.matrix_kind(), run)
             }
             None => {
@@ -249,5 +250,18 @@ impl Method for BatchHessian {
                 inspect::network(params, &problem.function(), &problem.data, params.matrix_kind(), run)
             }
         }
+    }
+}
+
+/// Tells which classes have no sample: their part of the curvature is not seen.
+fn warn_of_empty_classes(classes: usize, loss: Loss, data: &Batch, run: &mut Run) {
+    let Ok(ids) = data.targets.to_vec1::<u32>() else { return };
+    if loss != Loss::CrossEntropy {
+        return;
+    }
+    let empty: Vec<String> =
+        (0..classes as u32).filter(|class| !ids.contains(class)).take(8).map(|class| class.to_string()).collect();
+    if !empty.is_empty() {
+        run.warn(format!("no sample belongs to class {}: the curvature says nothing of them", empty.join(", ")));
     }
 }

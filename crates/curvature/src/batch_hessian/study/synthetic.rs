@@ -1,11 +1,11 @@
 //! The laws in their own models: random matrices of which everything is known.
 
 use crate::batch_hessian::spiked::{AdditiveNoise, MultiplicativeNoise};
-use crate::{EmpiricalFisher, lanczos, vector};
+use crate::{Explicit, lanczos, vector};
 use ndarray::Array2;
 use offprint_core::random::Stream;
 use offprint_core::{Result, Run, Table};
-use offprint_math::linalg::eigh;
+use offprint_math::linalg::{eigh, matmul};
 use offprint_math::stats::mean;
 
 fn normal(stream: Stream, index: u64, rows: usize, columns: usize) -> Array2<f64> {
@@ -68,14 +68,17 @@ pub fn multiplicative(run: &mut Run) -> Result<()> {
     for (ratio, found) in ratios.iter().zip(&mut found) {
         let samples = (p as f64 / ratio) as usize;
         for draw in 0..draws as u64 {
-            let mut rows = normal(stream, draw, samples, p);
-            let plain = rows.column(0).to_owned();
+            let rows = normal(stream, draw, samples, p);
+            let plain = matmul(rows.t(), rows.view()) / samples as f64;
             for (spike, found) in spikes.iter().zip(found.iter_mut()) {
-                rows.column_mut(0).assign(&plain.mapv(|x| x * f64::sqrt(*spike)));
-                let covariance = EmpiricalFisher::new(rows.view())?;
+                // Samples whose first coordinate has the variance of the spike: its row and column are scaled.
+                let mut covariance = plain.clone();
+                covariance.row_mut(0).mapv_inplace(|x| x * f64::sqrt(*spike));
+                covariance.column_mut(0).mapv_inplace(|x| x * f64::sqrt(*spike));
+                let operator = Explicit::new(covariance.view(), "covariance")?;
                 let start: Vec<f64> = vector::gaussian(stream.nested(draw).stream("starts"), 0, p);
                 // The edge of a bulk takes more steps than a spike: 80 leave an error below 1 ‰.
-                found.push(lanczos(&covariance, &start, 80, &progress)?.ritz()?.top().0);
+                found.push(lanczos(&operator, &start, 80, &progress)?.ritz()?.top().0);
             }
             progress.advance(1)?;
         }
