@@ -322,8 +322,7 @@ fn report_batches(rates: &LearningRates, noise: Noise, batches: &[BatchEnds], ru
     )?;
     let sizes: Vec<f64> = batches.iter().map(|b| b.batch as f64).collect();
     let measured = |name: &str, spread: fn(&BatchEnds) -> super::Spread| {
-        let side =
-            |sign: f64| batches.iter().map(|b| spread(b)).map(|s| s.mean + sign * s.deviation).collect::<Vec<_>>();
+        let side = |sign: f64| batches.iter().map(spread).map(|s| s.mean + sign * s.deviation).collect::<Vec<_>>();
         Layer::Line {
             name: name.into(),
             x: sizes.clone(),
