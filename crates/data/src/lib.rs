@@ -3,12 +3,16 @@
 //! They are compiled into the program, so that a run needs no files and no network. Each stands in `data/` with its
 //! licence beside it.
 
-use ndarray::Array2;
+use ndarray::{Array2, s};
 
 /// Number of images in [`digits`].
 const DIGITS: usize = 1797;
 /// Pixels per image of [`digits`].
 const PIXELS: usize = 8 * 8;
+/// Number of rows of [`breast_cancer`].
+const PATIENTS: usize = 569;
+/// Measurements per row of [`breast_cancer`].
+const MEASUREMENTS: usize = 30;
 
 /// Handwritten digits: images `(1797, 64)` of 8 × 8 pixels row by row with values 0 (paper) to 16 (ink), and the digit
 /// 0..=9 that each shows.
@@ -20,6 +24,20 @@ pub fn digits() -> (Array2<f64>, Vec<u8>) {
     let labels: &[u8; DIGITS] = include_bytes!("../data/digits-labels.u8");
     let images = Array2::from_shape_fn((DIGITS, PIXELS), |(i, j)| f64::from(pixels[i * PIXELS + j]));
     (images, labels.to_vec())
+}
+
+/// Breast cancer: measurements `(569, 30)` of cell nuclei in their own units, and for each whether the tumour is benign
+/// (1) or malignant (0).
+///
+/// *Breast Cancer Wisconsin (Diagnostic)* (W. Wolberg, O. Mangasarian, N. Street, W. Street, UCI Machine Learning
+/// Repository, 1993, <https://doi.org/10.24432/C5DW2B>, CC BY 4.0), in the order of scikit-learn's `load_breast_cancer`.
+pub fn breast_cancer() -> (Array2<f64>, Vec<u8>) {
+    let rows = include_str!("../data/breast-cancer.csv").lines().skip(1);
+    let values: Vec<f64> =
+        rows.flat_map(|row| row.split(',')).map(|cell| cell.parse().expect("a number in each cell")).collect();
+    let table = Array2::from_shape_vec((PATIENTS, MEASUREMENTS + 1), values).expect("as many cells as the file has");
+    let benign = table.column(MEASUREMENTS).mapv(|class| class as u8).to_vec();
+    (table.slice_move(s![.., ..MEASUREMENTS]), benign)
 }
 
 /// *Hamlet* and *Macbeth* (William Shakespeare, public domain): 277 269 characters of ASCII, 69 different ones, lines
@@ -45,6 +63,17 @@ mod tests {
         assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
         let top = [0., 0., 5., 13., 9., 1., 0., 0., 0., 0., 13., 15., 10., 15., 5., 0.];
         assert_eq!(images.row(0).as_slice().map(|row| &row[..16]), Some(&top[..]));
+    }
+
+    #[test]
+    fn measurements_are_those_of_scikit_learn() {
+        // From scikit-learn 1.9: load_breast_cancer().data.sum(), numpy.bincount(.target), .data[0, :3], .data[-1, -2:].
+        let (measurements, benign) = breast_cancer();
+        assert!((measurements.sum() - 1_056_474.459_635_6).abs() < 1e-6);
+        assert_eq!(benign.iter().filter(|&&class| class == 1).count(), 357);
+        assert!(benign.iter().all(|&class| class <= 1));
+        assert_eq!(measurements.slice(s![0, ..3]).to_vec(), [17.99, 10.38, 122.8]);
+        assert_eq!(measurements.slice(s![-1, -2..]).to_vec(), [0.2871, 0.07039]);
     }
 
     #[test]
