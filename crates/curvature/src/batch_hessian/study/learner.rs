@@ -142,8 +142,13 @@ fn learn(
             let samples = Sampling::WithoutReplacement.draw(looks.batch.min(n), n, streams.stream("looks"), epoch);
             let start: Vec<f64> = vector::gaussian(streams.stream("starts"), epoch, matrix.dim());
             let ritz = lanczos(&matrix.batch(samples)?, &start, looks.steps, progress)?.ritz()?;
-            let rates = learner.rates(&ritz, matrix.dim(), ritz.top().0)?;
-            chosen.push((rates.learning_rate, rates.momentum));
+            match learner.rates(&ritz, matrix.dim(), ritz.top().0) {
+                Ok(rates) => chosen.push((rates.learning_rate, rates.momentum)),
+                // Training that has diverged may stand on a plateau without curvature. It keeps its rates; the final
+                // loss tells.
+                Err(error) if chosen.is_empty() => return Err(error),
+                Err(_) => {}
+            }
         }
         Ok(*chosen.last().expect("the first epoch looks"))
     })?;
