@@ -14,6 +14,7 @@
 
 pub mod check;
 mod compose;
+pub mod dc_solver;
 mod denoiser;
 pub mod exact;
 mod grid;
