@@ -36,7 +36,7 @@ fn observed_order(sampler: &dyn Sampler) -> f64 {
     let start = lambda_grid(1).start(64, 3, Kernel::Gaussian, stream());
     let fine =
         Multistep { correction: Correction { last: true, ..Correction::default() }, ..multi(UniPc::new(3, Bh::Two)) };
-    let reference = fine.run(&model, start.clone(), &lambda_grid(5000), stream()).unwrap().y;
+    let reference = fine.run(&model, start.clone(), &lambda_grid(2500), stream()).unwrap().y;
     let steps = [20, 40, 80, 160, 320];
     let error = |n: usize| rms(&sampler.run(&model, start.clone(), &lambda_grid(n), stream()).unwrap().y, &reference);
     let errors: Vec<f64> = steps.iter().map(|&n| error(n)).collect();
@@ -124,8 +124,10 @@ fn every_sampler_ends_in_the_mixture() {
     let n = 4000;
     for schedule in [Schedule::vp_linear(), Schedule::Rectified] {
         let grid =
-            Grid::uniform_lambda(&schedule, 60, schedule.latest().unwrap(), 1e-3).unwrap().with_final_denoising();
-        for name in NAMES {
+            Grid::uniform_lambda(&schedule, 100, schedule.latest().unwrap(), 1e-3).unwrap().with_final_denoising();
+        // One of the schedules for all: in (y, τ) they differ by their ends alone.
+        let names = if schedule == Schedule::Rectified { &NAMES[..4] } else { &NAMES[..] };
+        for &name in names {
             let sampler = named(name, grid.steps(), &schedule).unwrap();
             assert_eq!(sampler.name(), name);
             let start = grid.start(n, 3, Kernel::Gaussian, Streams::new(2).stream("start"));
@@ -135,7 +137,7 @@ fn every_sampler_ends_in_the_mixture() {
             let x = sampled.into_x();
             let centre = x.mean_axis(ndarray::Axis(0)).unwrap();
             let spread = (&x - &centre).t().dot(&(&x - &centre)) / n as f64;
-            // Four errors of 4000 draws, and what 60 steps leave.
+            // Four errors of 4000 draws, and what 100 steps leave.
             assert!((&centre - &mean).iter().all(|v| v.abs() < 0.08), "{name}: {centre}");
             let worst = (&spread - &covariance).iter().fold(0.0f64, |m, v| m.max(v.abs()));
             assert!(worst < 0.2, "{name}: {worst}");

@@ -10,6 +10,7 @@ pub mod linalg;
 pub mod line;
 pub mod polar;
 pub mod quadrature;
+pub mod samples;
 pub mod stats;
 pub mod vector;
 pub mod walsh_hadamard;
