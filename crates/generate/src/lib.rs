@@ -41,5 +41,5 @@ use offprint_core::Paper;
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    Vec::new()
+    vec![offprint_core::paper!("dc_solver", dc_solver::DcSolver)]
 }

@@ -117,9 +117,8 @@ fn unipc_by_hand(ratios: &[f64], grid: &Grid, x0: f64, model: &dyn Denoiser) -> 
         let (alpha, sigma) = (node.alpha, node.alpha * node.tau);
         (node.t, alpha, sigma, (alpha / sigma).ln())
     };
-    let ask = |x: f64, node: Node| {
-        model.denoise(Array2::from_elem((1, 1), x / node.alpha).view(), node.tau).unwrap()[[0, 0]]
-    };
+    let ask =
+        |x: f64, node: Node| model.denoise(Array2::from_elem((1, 1), x / node.alpha).view(), node.tau).unwrap()[[0, 0]];
     let nodes = grid.nodes();
     let mut x = x0;
     let mut history = vec![(at(nodes[0]), ask(x0, nodes[0]))];
@@ -304,8 +303,7 @@ fn the_search_counts_its_calls_and_lowers_the_error_of_every_solver() {
     let schedule = Schedule::scaled_linear();
     fn gain<S: Solver + Clone>(sampler: Multistep<S>, model: &dyn Denoiser, reference: &Reference) -> f64 {
         let counted = Counted::new(model);
-        let found =
-            Search::default().run(&sampler, &counted, &grid(8), reference, &Progress::silent()).unwrap();
+        let found = Search::default().run(&sampler, &counted, &grid(8), reference, &Progress::silent()).unwrap();
         assert_eq!(found.calls, counted.calls());
         let plain = mean_squared_error(&run(&sampler, model, reference), reference.end());
         let compensated = run(&DcSampler::new(sampler, found.ratios), model, reference);

@@ -89,10 +89,18 @@ fn brent<E>(
         let point = (x, f(x)?);
         evaluations += 1;
         if point.1 <= lowest.1 {
-            if x < lowest.0 { high = lowest.0 } else { low = lowest.0 }
+            if x < lowest.0 {
+                high = lowest.0
+            } else {
+                low = lowest.0
+            }
             (third, second, lowest) = (second, lowest, point);
         } else {
-            if x < lowest.0 { low = x } else { high = x }
+            if x < lowest.0 {
+                low = x
+            } else {
+                high = x
+            }
             if point.1 <= second.1 || second.0 == lowest.0 {
                 (third, second) = (second, point);
             } else if point.1 <= third.1 || third.0 == lowest.0 || third.0 == second.0 {

@@ -30,6 +30,11 @@ impl Example {
         Ok(Self { unconditional: ExactMixture::new(mixture)?, conditional })
     }
 
+    /// The whole mixture, and the part that meets the condition.
+    pub fn into_parts(self) -> (ExactMixture, ExactMixture) {
+        (self.unconditional, self.conditional)
+    }
+
     /// The model with guidance `w` towards the condition.
     pub fn guided(&self, w: f64) -> Result<Guidance<&ExactMixture, &ExactMixture>> {
         Guidance::new(&self.unconditional, &self.conditional, w)

@@ -99,7 +99,5 @@ fn guided(w: f64) -> Result<()> {
 /// yⁱ g^(2−j) u^(2−l) in C order over (i, j, l).
 fn monomials(w: f64, steps: usize, k: usize) -> impl Iterator<Item = f64> {
     let (u, g, y) = (steps as f64 / 50.0, w / 12.0, k as f64 / steps as f64);
-    (0..4).flat_map(move |i| {
-        (0..3).flat_map(move |j| (0..3).map(move |l| y.powi(i) * g.powi(2 - j) * u.powi(2 - l)))
-    })
+    (0..4).flat_map(move |i| (0..3).flat_map(move |j| (0..3).map(move |l| y.powi(i) * g.powi(2 - j) * u.powi(2 - l))))
 }

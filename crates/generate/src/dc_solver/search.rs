@@ -144,7 +144,8 @@ impl Search {
                 Ok(loss)
             })?;
             let Some((loss, next)) = best else {
-                let problem = format!("no ratio between {} and {} keeps step {} finite", self.bounds.0, self.bounds.1, step + 1);
+                let problem =
+                    format!("no ratio between {} and {} keeps step {} finite", self.bounds.0, self.bounds.1, step + 1);
                 return Err(Error::Numerical(problem));
             };
             ratios.set(step, minimum.at);
