@@ -2,8 +2,9 @@
 //! polynomials that it holds, bad input.
 
 use ndarray::{Array2, Array3, array};
-use offprint_core::Progress;
+use offprint_core::artifact::Artifact;
 use offprint_core::random::Streams;
+use offprint_core::{Progress, Run};
 use offprint_generate::dc_solver::{
     CascadePolynomial, DcSampler, Example, Ratios, Reference, Search, Setting, Variant, compensate, lagrange_weights,
     mean_squared_error,
@@ -13,6 +14,7 @@ use offprint_generate::sample::{
 };
 use offprint_generate::{Counted, Denoiser, Grid, Hook, Node, Schedule, normals};
 use proptest::prelude::*;
+use serde_json::json;
 
 fn streams() -> Streams {
     Streams::new(5)
@@ -455,5 +457,119 @@ fn a_corrector_without_re_evaluation_stores_what_was_seen_at_the_prediction() {
         let stored = &state.buffer.get(0).unwrap().output;
         let at_state = model.denoise(state.y.view(), grid.nodes()[1].tau).unwrap();
         assert_eq!(mean_squared_error(stored, &at_state) < 1e-24, reevaluate);
+    }
+}
+
+/// Runs the paper with `parameters`: the metrics and the kept files, or the error's words.
+fn run_paper(parameters: serde_json::Value) -> Result<(Vec<(String, f64)>, Vec<(String, Artifact)>), String> {
+    let papers = offprint_generate::papers();
+    let paper = papers.iter().find(|p| p.card().slug == "dc-solver").unwrap();
+    let mut run = Run::new(paper.card());
+    let prepared = paper.prepare_json(parameters).map_err(|e| e.to_string())?;
+    prepared.run(&mut run).map_err(|e| e.to_string())?;
+    let (report, files) = run.finish(true).unwrap();
+    Ok((report.metrics.into_iter().map(|m| (m.name, m.value)).collect(), files))
+}
+
+/// A mixture in two dimensions, as a file.
+const MIXTURE: &str = r#"{"weights": [0.5, 0.5], "means": [[-1, 0], [1, 0.5]], "covs": [0.1, [[0.2, 0.05], [0.05, 0.1]]]}"#;
+
+#[test]
+fn the_users_model_noises_references_and_ratios_are_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(path("m.json"), MIXTURE).unwrap();
+    let noises = normals(6, 2, streams().stream("noises"), 0);
+    Artifact::Array(noises.clone().into()).write(path("start.npy").as_ref()).unwrap();
+    let base = json!({"model": path("m.json"), "condition": [1], "guidance": 1.5, "nfe": [6], "substeps": 20, "start": path("start.npy")});
+    let with = |more: serde_json::Value| {
+        let mut all = base.clone();
+        more.as_object().unwrap().iter().for_each(|(key, value)| all[key] = value.clone());
+        run_paper(all)
+    };
+    let (metrics, files) = with(json!({})).unwrap();
+    let value = |name: &str| metrics.iter().find(|m| m.0 == name).unwrap().1;
+    assert!(value("error, compensated, NFE 6") < value("error, NFE 6"));
+    let file = |name: &str| &files.iter().find(|f| f.0 == name).unwrap().1;
+    file("dc_ratios.json").write(path("dc_ratios.json").as_ref()).unwrap();
+    file("samples.npy").write(path("samples.npy").as_ref()).unwrap();
+    let samples: offprint_core::Source = path("samples.npy").parse().unwrap();
+    assert_eq!(samples.matrix().unwrap().dim(), (6, 2));
+    // The ratios that were found give the same samples again.
+    let (_, again) = with(json!({"ratios": path("dc_ratios.json")})).unwrap();
+    let again = &again.iter().find(|f| f.0 == "samples.npy").unwrap().1;
+    again.write(path("again.npy").as_ref()).unwrap();
+    let again: offprint_core::Source = path("again.npy").parse().unwrap();
+    assert_eq!(again.matrix().unwrap(), samples.matrix().unwrap());
+    // A fit, and ratios predicted by it.
+    let (metrics, files) = run_paper(json!({
+        "task": "fit", "model": path("m.json"), "condition": [1], "nfe": [5, 6, 8], "guidances": [1, 2, 3], "substeps": 5
+    }))
+    .unwrap();
+    assert_eq!(metrics[0], ("settings searched".into(), 9.0));
+    files[0].1.write(path("c.npy").as_ref()).unwrap();
+    with(json!({"coefficients": path("c.npy"), "nfe": [7]})).unwrap();
+    // References from elsewhere: any trajectories of the right shape.
+    let states = Array3::from_shape_fn((7, 4, 2), |(k, i, j)| (7 - k) as f64 * 0.1 + i as f64 - j as f64);
+    Artifact::Array(states.into()).write(path("reference.npy").as_ref()).unwrap();
+    with(json!({"reference": path("reference.npy")})).unwrap();
+    for sampler in ["pipeline", "ddim", "dpm++2m", "deis-tab2", "unipc-1-bh2"] {
+        with(json!({"sampler": sampler, "spacing": "lambda", "schedule": "vp-linear"})).unwrap();
+    }
+    let alphas: Vec<f64> = (1..=50).map(|i| (1.0 - 0.002 * f64::from(i)).powi(i)).collect();
+    Artifact::Array(alphas.into()).write(path("alphas.npy").as_ref()).unwrap();
+    with(json!({"alphas_cumprod": path("alphas.npy"), "limit": 2.0})).unwrap();
+}
+
+#[test]
+fn a_run_refuses_what_it_cannot_use_and_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(path("m.json"), MIXTURE).unwrap();
+    std::fs::write(path("short.json"), "[1, 1, 0.9]").unwrap();
+    std::fs::write(path("words.json"), "[1, \"one\"]").unwrap();
+    std::fs::write(path("model.bin"), "x").unwrap();
+    let write = |name: &str, array: offprint_core::Array| Artifact::Array(array).write(path(name).as_ref()).unwrap();
+    write("wide.npy", Array2::<f64>::zeros((4, 3)).into());
+    write("nan.npy", array![[0.0, f64::NAN]].into());
+    write("states.npy", Array3::<f64>::zeros((5, 4, 2)).into());
+    write("c35.npy", vec![0.0f64; 35].into());
+    write("betas.npy", vec![0.1f64, 1.5].into());
+    write("zero.npy", vec![0.9f64, 0.5, 0.0].into());
+    let base = json!({"model": path("m.json"), "condition": [0], "nfe": [6], "substeps": 5, "samples": 4});
+    let message = |more: serde_json::Value| {
+        let mut all = base.clone();
+        more.as_object().unwrap().iter().for_each(|(key, value)| all[key] = value.clone());
+        run_paper(all).unwrap_err()
+    };
+    for (given, words) in [
+        (json!({"nfe": []}), "nfe: got none"),
+        (json!({"nfe": [0]}), "nfe"),
+        (json!({"nfe": [2]}), "at least the order 3"),
+        (json!({"condition": [7]}), "component: got 7"),
+        (json!({"condition": [], "guidance": 2.0}), "--condition"),
+        (json!({"model": "digits", "condition": [10]}), "class: got 10"),
+        (json!({"model": path("model.bin")}), "mixture .json"),
+        (json!({"model": path("none.json")}), "cannot read"),
+        (json!({"sampler": "heun"}), "sampler: got heun"),
+        (json!({"sampler": "unipc-9-bh1"}), "order: got 9"),
+        (json!({"start": path("wide.npy")}), "dimension 2"),
+        (json!({"start": path("nan.npy")}), "NaN"),
+        (json!({"reference": path("states.npy")}), "(7, n, d)"),
+        (json!({"reference": path("wide.npy")}), "(NFE + 1, n, d)"),
+        (json!({"ratios": path("short.json")}), "dc_ratios: has 3 entries, but NFE is 6"),
+        (json!({"ratios": path("words.json")}), "list of numbers"),
+        (json!({"ratios": path("short.json"), "nfe": [5, 6]}), "one number"),
+        (json!({"ratios": path("short.json"), "coefficients": path("c35.npy")}), "one of"),
+        (json!({"coefficients": path("c35.npy")}), "35 numbers"),
+        (json!({"coefficients": path("c35.npy"), "degree": 3}), "degree: got 3"),
+        (json!({"betas": path("betas.npy")}), "betas: got 1.5 at index 1"),
+        (json!({"alphas_cumprod": path("zero.npy")}), "zero signal"),
+        (json!({"limit": -1.0}), "limit"),
+        (json!({"degree": 0}), "degree: got 0"),
+        (json!({"guidance": 1000.0}), "guidance: got 1000"),
+    ] {
+        let error = message(given.clone());
+        assert!(error.contains(words), "{given}: {error}");
     }
 }
