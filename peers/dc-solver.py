@@ -1,4 +1,4 @@
-"""UniPC as `diffusers` has it, in double precision: order 3, bh1, the same places (9 steps hit whole table entries)."""
+"""UniPC as `diffusers` has it, on points in double precision: order 3, bh1, the same places (9 steps hit whole table entries)."""
 
 import torch
 from diffusers import UniPCMultistepScheduler
@@ -52,5 +52,4 @@ def mixture(inputs, settings):
     return lambda: sample(start, settings["steps"], denoise)
 
 
-torch.set_default_dtype(torch.float64)
 serve({"steps": steps, "mixture": mixture}, versions=["diffusers", "torch"])

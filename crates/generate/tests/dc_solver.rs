@@ -472,7 +472,8 @@ fn run_paper(parameters: serde_json::Value) -> Result<(Vec<(String, f64)>, Vec<(
 }
 
 /// A mixture in two dimensions, as a file.
-const MIXTURE: &str = r#"{"weights": [0.5, 0.5], "means": [[-1, 0], [1, 0.5]], "covs": [0.1, [[0.2, 0.05], [0.05, 0.1]]]}"#;
+const MIXTURE: &str =
+    r#"{"weights": [0.5, 0.5], "means": [[-1, 0], [1, 0.5]], "covs": [0.1, [[0.2, 0.05], [0.05, 0.1]]]}"#;
 
 #[test]
 fn the_users_model_noises_references_and_ratios_are_taken() {
