@@ -57,9 +57,9 @@ pub(super) enum Choice {
     /// An exact mixture, and the components that meet the condition.
     Mixture {
         /// All components.
-        whole: ExactMixture,
+        whole: Box<ExactMixture>,
         /// Those of the condition.
-        part: Option<ExactMixture>,
+        part: Option<Box<ExactMixture>>,
     },
     /// A trained network, and the classes that points are dealt out to in turn.
     Network {
@@ -82,7 +82,7 @@ impl Choice {
                 let example = Example::new(64, streams.stream("centres"))?;
                 let (whole, part) = example.into_parts();
                 if condition.is_empty() {
-                    Ok(Self::Mixture { whole, part: Some(part) })
+                    Ok(Self::Mixture { whole: Box::new(whole), part: Some(Box::new(part)) })
                 } else {
                     Self::mixture(whole.mixture().clone(), condition)
                 }
@@ -108,8 +108,9 @@ impl Choice {
     }
 
     fn mixture(mixture: Mixture, condition: &[usize]) -> Result<Self> {
-        let part = if condition.is_empty() { None } else { Some(ExactMixture::new(mixture.select(condition)?)?) };
-        Ok(Self::Mixture { whole: ExactMixture::new(mixture)?, part })
+        let part =
+            if condition.is_empty() { None } else { Some(Box::new(ExactMixture::new(mixture.select(condition)?)?)) };
+        Ok(Self::Mixture { whole: Box::new(ExactMixture::new(mixture)?), part })
     }
 
     fn network(network: Network, classes: Vec<usize>) -> Result<Self> {
@@ -129,7 +130,7 @@ impl Choice {
     /// The model for `n` points with guidance `w`, and with dynamic thresholding for data within ±`limit`.
     pub fn bound(&self, n: usize, w: f64, limit: Option<f64>) -> Result<Box<dyn Denoiser + '_>> {
         match self {
-            Self::Mixture { whole, part: Some(part) } => limited(Guidance::new(whole, part, w)?, limit),
+            Self::Mixture { whole, part: Some(part) } => limited(Guidance::new(&**whole, &**part, w)?, limit),
             Self::Network { network, classes } if !classes.is_empty() => {
                 let labels = Labels::Each((0..n).map(|i| classes[i % classes.len()]).collect());
                 limited(Guidance::new(network.unconditional(), network.conditioned(labels)?, w)?, limit)
@@ -139,7 +140,7 @@ impl Choice {
                 w,
                 "1 without a condition: name components or classes with --condition",
             )),
-            Self::Mixture { whole, part: None } => limited(whole, limit),
+            Self::Mixture { whole, part: None } => limited(&**whole, limit),
             Self::Network { network, .. } => limited(network.unconditional(), limit),
         }
     }
