@@ -460,8 +460,11 @@ fn a_corrector_without_re_evaluation_stores_what_was_seen_at_the_prediction() {
     }
 }
 
+/// Metrics by name, and files by name.
+type Results = (Vec<(String, f64)>, Vec<(String, Artifact)>);
+
 /// Runs the paper with `parameters`: the metrics and the kept files, or the error's words.
-fn run_paper(parameters: serde_json::Value) -> Result<(Vec<(String, f64)>, Vec<(String, Artifact)>), String> {
+fn run_paper(parameters: serde_json::Value) -> Result<Results, String> {
     let papers = offprint_generate::papers();
     let paper = papers.iter().find(|p| p.card().slug == "dc-solver").unwrap();
     let mut run = Run::new(paper.card());
