@@ -32,6 +32,7 @@
 pub mod check;
 pub mod compare;
 mod compose;
+pub mod dc_solver;
 mod denoiser;
 pub mod exact;
 mod grid;
@@ -58,7 +59,7 @@ use offprint_core::{Comparison, Paper};
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    Vec::new()
+    vec![offprint_core::paper!("dc_solver", dc_solver::DcSolver)]
 }
 
 /// The comparisons of this field.

@@ -7,6 +7,7 @@ pub mod adam;
 pub mod assignment;
 pub mod lbfgs;
 pub mod linalg;
+pub mod line;
 pub mod polar;
 pub mod quadrature;
 pub mod samples;

@@ -2,6 +2,7 @@
 
 mod empirical;
 mod mixture;
+mod mixture_file;
 
 pub use empirical::ExactEmpirical;
 pub use mixture::{Covariances, ExactMixture, Mixture};

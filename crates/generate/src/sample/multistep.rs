@@ -6,6 +6,7 @@ use ndarray::{Array2, Axis, Zip, s};
 use offprint_core::random::Stream;
 use offprint_core::{Error, Progress, Result};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// What of the model a solver stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,28 @@ pub trait Solver: Sync {
     /// The step made again, once the output at `to` is known. `None` if the method has no corrector.
     fn corrector(&self, _places: &[Node], _to: Node, _order: usize) -> Result<Option<Weights>> {
         Ok(None)
+    }
+}
+
+impl<S: Solver + Send + ?Sized> Solver for Arc<S> {
+    fn name(&self) -> String {
+        (**self).name()
+    }
+
+    fn order(&self) -> usize {
+        (**self).order()
+    }
+
+    fn output(&self) -> Output {
+        (**self).output()
+    }
+
+    fn predictor(&self, places: &[Node], to: Node, order: usize) -> Result<Weights> {
+        (**self).predictor(places, to, order)
+    }
+
+    fn corrector(&self, places: &[Node], to: Node, order: usize) -> Result<Option<Weights>> {
+        (**self).corrector(places, to, order)
     }
 }
 
