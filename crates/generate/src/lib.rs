@@ -16,6 +16,7 @@ pub mod check;
 mod compose;
 mod denoiser;
 pub mod exact;
+pub mod feynman_kac;
 mod grid;
 mod noise;
 mod path;

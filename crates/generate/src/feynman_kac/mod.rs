@@ -1,0 +1,41 @@
+//! Feynman-Kac correctors.
+
+mod corrector;
+mod equation;
+pub mod examples;
+mod expert;
+mod jump;
+mod kernel_density;
+mod lattice;
+pub mod models;
+mod particles;
+mod product;
+mod ramp;
+pub mod resample;
+mod reward;
+mod run;
+mod settings;
+mod study;
+mod target;
+mod tempered;
+mod tilt;
+mod truth;
+mod view;
+
+pub use corrector::{Corrector, Watch};
+pub use equation::residual;
+pub use expert::{Density, Expert};
+pub use jump::jump;
+pub use kernel_density::KernelDensity;
+pub use lattice::Lattice;
+pub use particles::Particles;
+pub use product::Product;
+pub use ramp::Ramp;
+pub use resample::Scheme;
+pub use reward::{Linear, Observation, Reward};
+pub use run::{Draw, FeynmanKac, FeynmanKacParams, Resample, Task};
+pub use settings::{Settings, When};
+pub use target::{Flow, Leg, Target};
+pub use tempered::Tempered;
+pub use tilt::Tilted;
+pub use truth::{power_draws, product_mixture};
