@@ -35,7 +35,7 @@ impl fmt::Display for Prediction {
 
 impl Prediction {
     /// The numbers (p, q) with D = p · prediction + q · x.
-    fn to_denoised(self, at: Point) -> (f64, f64) {
+    pub(crate) fn to_denoised(self, at: Point) -> (f64, f64) {
         let Point { alpha, sigma, alpha_rate, sigma_rate } = at;
         match self {
             Self::X0 => (1.0, 0.0),

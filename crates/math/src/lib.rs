@@ -9,6 +9,7 @@ pub mod lbfgs;
 pub mod linalg;
 pub mod polar;
 pub mod quadrature;
+pub mod samples;
 pub mod stats;
 pub mod vector;
 pub mod walsh_hadamard;

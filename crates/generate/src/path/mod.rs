@@ -9,10 +9,12 @@ use ndarray::{Array2, ArrayView2};
 use offprint_core::random::Stream;
 use offprint_core::{Error, Result};
 use rand_distr::{ChiSquared, Distribution};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A family of laws that leads from data to noise, or from one data set to another.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Path {
     /// x_t = α(t) x₀ + σ(t) ε with ε standard normal.
     Gaussian(Schedule),
@@ -82,6 +84,15 @@ impl Path {
             Kernel::Gaussian => Self::Gaussian(Schedule::Edm),
             Kernel::StudentT { freedom } => Self::StudentT { freedom },
         })
+    }
+
+    /// Refuses numbers that make no path: those of a variant made by hand or read from a file.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Gaussian(schedule) => schedule.validate(),
+            Self::StudentT { freedom } => Kernel::student_t(*freedom).map(|_| ()),
+            Self::TwoSided(path) => TwoSided::new(path.interpolation(), path.gamma()).map(|_| ()),
+        }
     }
 
     /// The name in messages and files.

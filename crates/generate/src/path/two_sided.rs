@@ -1,10 +1,12 @@
 //! Paths between two data sets, with a latent Gaussian between (stochastic interpolants, arXiv:2303.08797).
 
 use offprint_core::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::f64::consts::{FRAC_PI_2, PI};
 
 /// How the two data sets are mixed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Interpolation {
     /// a = 1 − t, b = t.
     Linear,
@@ -17,7 +19,8 @@ pub enum Interpolation {
 }
 
 /// The standard deviation of the latent noise; 0 at both ends.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Gamma {
     /// √(A t(1−t)): a Brownian bridge of variance A.
     Brownian {
@@ -38,7 +41,7 @@ pub enum Gamma {
 }
 
 /// x_t = a(t) x₀ + b(t) x₁ + γ(t) z.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TwoSided {
     interpolation: Interpolation,
     gamma: Gamma,

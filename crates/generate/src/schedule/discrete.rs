@@ -1,9 +1,11 @@
 //! Variance-preserving schedules given as a table, as published models have them.
 
 use offprint_core::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// ln α at t = 1/N, 2/N, …, 1; linear between, and the first segment continued towards 0.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Table {
     log_alpha: Vec<f64>,
 }
@@ -46,6 +48,12 @@ impl Table {
             return Err(Error::parameter("schedule", format!("{} entries", log_alpha.len()), "at least 2 entries"));
         }
         Ok(Self { log_alpha })
+    }
+
+    /// Refuses a table, read from a file, whose signal does not fall.
+    pub(super) fn check(&self) -> Result<()> {
+        let squares: Vec<f64> = self.log_alpha.iter().map(|l| (2.0 * l).exp()).collect();
+        Self::from_alphas_cumprod(&squares).map(|_| ())
     }
 
     /// N.

@@ -5,11 +5,12 @@ mod discrete;
 pub use discrete::Table;
 
 use offprint_core::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::f64::consts::FRAC_PI_2;
-use std::sync::Arc;
 
 /// x_t = α(t) x₀ + σ(t) ε with ε standard normal. Time runs from the data at 0 to the noise.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Schedule {
     /// Variance preserving with a rate that grows linearly: ln α = −(b₁ − b₀) t²/4 − b₀ t/2, σ² = 1 − α², t in (0, 1].
@@ -20,7 +21,7 @@ pub enum Schedule {
         to: f64,
     },
     /// Variance preserving, tabulated at t = 1/N, 2/N, …, 1, with ln α linear between.
-    VpDiscrete(Arc<Table>),
+    VpDiscrete(Table),
     /// Variance exploding, EDM: α = 1, σ = t, t > 0.
     Edm,
     /// Straight lines, flow matching: α = 1 − t, σ = t, t in (0, 1).
@@ -50,12 +51,12 @@ impl Schedule {
 
     /// The tabulated schedule of noise rates β₁ … β_N, each between 0 and 1.
     pub fn from_betas(betas: &[f64]) -> Result<Self> {
-        Ok(Self::VpDiscrete(Arc::new(Table::from_betas(betas)?)))
+        Ok(Self::VpDiscrete(Table::from_betas(betas)?))
     }
 
     /// The tabulated schedule of ᾱ₁ > ᾱ₂ > …, the squares of α.
     pub fn from_alphas_cumprod(alphas_cumprod: &[f64]) -> Result<Self> {
-        Ok(Self::VpDiscrete(Arc::new(Table::from_alphas_cumprod(alphas_cumprod)?)))
+        Ok(Self::VpDiscrete(Table::from_alphas_cumprod(alphas_cumprod)?))
     }
 
     /// The table of latent diffusion: 1000 rates whose roots grow linearly, from 0.00085 to 0.012.
@@ -77,6 +78,17 @@ impl Schedule {
         let signal = |i: usize| ((i as f64 / steps as f64 + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
         let betas: Vec<f64> = (0..steps).map(|i| (1.0 - signal(i + 1) / signal(i)).min(largest)).collect();
         Self::from_betas(&betas)
+    }
+
+    /// Refuses numbers that make no schedule: those of a variant made by hand or read from a file.
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            Self::VpDiscrete(table) => table.check(),
+            Self::VpLinear { from, to } if !(*from > 0.0 && to >= from && to.is_finite()) => {
+                Err(Error::parameter("rates", format!("{from} and {to}"), "positive, the second not below the first"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The name in messages and files.
