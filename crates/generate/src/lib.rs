@@ -58,5 +58,5 @@ use offprint_core::Paper;
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    Vec::new()
+    vec![offprint_core::paper!("feynman_kac", feynman_kac::FeynmanKac)]
 }

@@ -5,8 +5,9 @@ use offprint_core::random::Streams;
 use offprint_core::{Progress, Result};
 use offprint_generate::exact::{Covariances, ExactMixture, Mixture};
 use offprint_generate::feynman_kac::{
-    Corrector, Density, Expert, Flow, KernelDensity, Lattice, Leg, Linear, Observation, Particles, Product, Ramp, Settings, Target, Tempered, Tilted, When,
-    power_draws, product_mixture, residual,
+    Corrector, Density, DoubleWell, Energy, Expert, Flow, KernelDensity, Lattice, Leg, Length, LennardJones, Linear,
+    Observation, Particles, Product, Ramp, Settings, Target, Tempered, Tilted, When, pair_distances,
+    parallel_tempering, power_draws, product_mixture, residual,
 };
 use offprint_generate::{Denoiser, Grid, Kernel, Schedule};
 use proptest::prelude::*;
@@ -324,4 +325,67 @@ fn a_model_that_breaks_is_told_by_particle_step_and_level() {
     let progress = Progress::new(std::sync::Arc::new(offprint_core::Silent), stopped);
     let run = Corrector::default().run_with(&target, 8, &grid(5), Streams::new(0), &mut |_, _, _, _| {}, &progress);
     assert!(matches!(run, Err(offprint_core::Error::Cancelled)));
+}
+
+#[test]
+fn gradients_of_energies_are_those_of_differences() {
+    let cluster = LennardJones::new(4).unwrap();
+    let energies: [&dyn Energy; 2] = [&DoubleWell, &cluster];
+    for energy in energies {
+        let x: Vec<f64> = (0..energy.dim()).map(|i| (i * i % 7) as f64 * 0.6 + 0.1 * i as f64).collect();
+        let mut gradient = vec![0.0; x.len()];
+        energy.evaluate(&x, &mut gradient);
+        for i in 0..x.len() {
+            let at = |step: f64| {
+                let mut x = x.clone();
+                x[i] += step;
+                energy.evaluate(&x, &mut vec![0.0; x.len()])
+            };
+            let slope = (at(1e-5) - at(-1e-5)) / 2e-5;
+            assert!((gradient[i] - slope).abs() < 1e-6 * (1.0 + slope.abs()), "{i}: {} {slope}", gradient[i]);
+        }
+    }
+}
+
+#[test]
+fn pairs_of_least_energy_stand_at_distance_one() {
+    // Two particles at distance 1: −2 for the ordered pairs, and ½ (¼ + ¼) for the trap.
+    let pair = LennardJones::new(2).unwrap();
+    let x = array![[-0.5, 0.0, 0.0, 0.5, 0.0, 0.0]];
+    assert!((pair.energies(x.view()).unwrap()[0] + 1.75).abs() < 1e-12);
+    assert_eq!(pair_distances(x.view())[[0, 0]], 1.0);
+    assert!(pair.energies(Array2::zeros((1, 6)).view()).unwrap_err().to_string().contains("coincide"));
+    assert!(LennardJones::new(1).is_err() && pair.energies(array![[0.0]].view()).is_err());
+}
+
+#[test]
+fn parallel_tempering_has_the_moments_of_its_temperatures() {
+    let length = Length { chains: 16, burn_in: 200, samples: 200, thin: 3 };
+    let run = |temperatures: &[f64]| {
+        parallel_tempering(
+            &DoubleWell,
+            &array![[1.0, 0.0]],
+            temperatures,
+            length,
+            Streams::new(1).stream("mc"),
+            &Progress::silent(),
+        )
+    };
+    let samples = run(&[4.0, 1.0]).unwrap();
+    for (x, temperature) in samples.iter().zip([4.0, 1.0]) {
+        // y is N(0, T); x by quadrature.
+        let square = x.column(1).iter().map(|y| y * y).sum::<f64>() / 3200.0;
+        assert!((square / temperature - 1.0).abs() < 0.15, "{square} {temperature}");
+        let (mut mass, mut fourth) = (0.0, 0.0);
+        for i in -3000..=3000 {
+            let v = f64::from(i) * 1e-3;
+            let w = (-4.0 * (v * v - 1.0).powi(2) / temperature).exp();
+            mass += w;
+            fourth += w * v.powi(4);
+        }
+        let found = x.column(0).iter().map(|v| v.powi(4)).sum::<f64>() / 3200.0;
+        assert!((found * mass / fourth - 1.0).abs() < 0.08, "{found} {}", fourth / mass);
+        assert!(x.column(0).mean().unwrap().abs() < 0.25);
+    }
+    assert!(run(&[0.0]).is_err() && run(&[]).is_err());
 }

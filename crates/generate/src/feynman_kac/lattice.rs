@@ -33,7 +33,11 @@ impl Lattice {
             return Err(Error::parameter("dimension", d, "1 or 2 for quadrature"));
         }
         if low.len() != d || high.len() != d || low.iter().zip(high).any(|(l, h)| !(l < h)) || count < 2 {
-            return Err(Error::parameter("corners", format!("{low:?} and {high:?}"), "in order, one entry a dimension"));
+            return Err(Error::parameter(
+                "corners",
+                format!("{low:?} and {high:?}"),
+                "in order, one entry a dimension",
+            ));
         }
         let gap: Vec<f64> = low.iter().zip(high).map(|(l, h)| (h - l) / count as f64).collect();
         let points = Array2::from_shape_fn((count.pow(d as u32), d), |(i, j)| {

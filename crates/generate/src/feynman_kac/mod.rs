@@ -1,6 +1,9 @@
-//! Feynman-Kac correctors.
+#![doc = include_str!("README.md")]
 
+mod bench;
+mod cooling;
 mod corrector;
+mod energy;
 mod equation;
 pub mod examples;
 mod expert;
@@ -18,11 +21,15 @@ mod settings;
 mod study;
 mod target;
 mod tempered;
+mod tempering;
 mod tilt;
 mod truth;
 mod view;
+mod xyz;
 
+pub use cooling::{Cooled, Cooling, cool};
 pub use corrector::{Corrector, Watch};
+pub use energy::{DoubleWell, Energy, LennardJones, pair_distances};
 pub use equation::residual;
 pub use expert::{Density, Expert};
 pub use jump::jump;
@@ -37,5 +44,7 @@ pub use run::{Draw, FeynmanKac, FeynmanKacParams, Resample, Task};
 pub use settings::{Settings, When};
 pub use target::{Flow, Leg, Target};
 pub use tempered::Tempered;
+pub use tempering::{Length, parallel_tempering};
 pub use tilt::Tilted;
 pub use truth::{power_draws, product_mixture};
+pub use xyz::{parse_xyz, read_xyz};

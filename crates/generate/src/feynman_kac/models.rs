@@ -1,9 +1,11 @@
 //! Models and rewards from files.
 
 use super::{Density, Expert, KernelDensity, Linear, Observation, Reward};
+use crate::denoiser::needs_gaussian;
 use crate::exact::{Covariances, ExactMixture, Mixture};
+use crate::network::{Expected, Labels, Network};
 use crate::{Denoiser, check};
-use ndarray::{Array1, Array2, Array3};
+use ndarray::{Array1, Array2, Array3, ArrayView2};
 use offprint_core::{Error, Result, Source};
 use serde::Deserialize;
 use std::path::Path;
@@ -53,12 +55,49 @@ impl Loaded {
     }
 }
 
-/// Reads a model: a mixture from `.json`, a kernel density over the points (one a row) of any other source. The
-/// bandwidth is Scott's unless given.
-pub fn read(source: &Source, bandwidth: Option<f64>) -> Result<Loaded> {
+/// A network with its class bound.
+pub struct Bound {
+    network: Network,
+    labels: Labels,
+}
+
+impl Bound {
+    /// `network` given `class`, or without one.
+    ///
+    /// # Errors
+    /// A class that the network does not have; noise that is not Gaussian.
+    pub fn new(network: Network, class: Option<usize>) -> Result<Self> {
+        let labels = class.map_or(Labels::None, Labels::All);
+        needs_gaussian("a product of experts", network.conditioned(labels.clone())?.kernel())?;
+        Ok(Self { network, labels })
+    }
+}
+
+impl Denoiser for Bound {
+    fn dim(&self) -> usize {
+        self.network.config().dim
+    }
+
+    fn denoise(&self, y: ArrayView2<'_, f64>, tau: f64) -> Result<Array2<f64>> {
+        self.network.conditioned(self.labels.clone())?.denoise(y, tau)
+    }
+}
+
+/// Whether the source is a network, whose class may be chosen.
+pub fn is_network(source: &Source) -> bool {
+    source.path().is_some_and(|path| ending(path) == "safetensors")
+}
+
+/// Reads a model: a mixture from `.json`, a trained network from `.safetensors` (given `class`, if there is one), a
+/// kernel density over the points (one a row) of any other source. The bandwidth is Scott's unless given.
+pub fn read(source: &Source, bandwidth: Option<f64>, class: Option<usize>) -> Result<Loaded> {
     let name = source.to_string();
     match source.path() {
         Some(path) if ending(path) == "json" => Ok(Loaded::Known(Box::new(mixture(&text(path)?, &name)?))),
+        Some(path) if ending(path) == "safetensors" => {
+            let network = Network::load(path, &Expected { conditional: class.is_some(), ..Expected::default() })?;
+            Ok(Loaded::Score(Box::new(Bound::new(network, class)?)))
+        }
         _ => {
             let points = source.matrix()?;
             let bandwidth = bandwidth.unwrap_or_else(|| KernelDensity::scott(points.view()));
@@ -100,9 +139,8 @@ enum Spread {
 /// told in errors.
 pub fn mixture(text: &str, name: &str) -> Result<ExactMixture> {
     let bad = |problem: String| Error::input(name, problem);
-    let file: MixtureFile = serde_json::from_str(text).map_err(|e| {
-        bad(format!("is no mixture {{\"weights\": [..], \"means\": [[..], ..], \"covs\": [..]}}: {e}"))
-    })?;
+    let file: MixtureFile = serde_json::from_str(text)
+        .map_err(|e| bad(format!("is no mixture {{\"weights\": [..], \"means\": [[..], ..], \"covs\": [..]}}: {e}")))?;
     let total: f64 = file.weights.iter().sum();
     if let Some((i, w)) = file.weights.iter().enumerate().find(|(_, w)| !(**w >= 0.0)) {
         return Err(bad(format!("weight {i} is {w}: weights are not negative")));

@@ -1,16 +1,18 @@
 //! The door: what a user may set, and what one run reports.
 
 use super::examples::{classes, experts, line, ring};
-use super::models::{Loaded, read, read_reward};
+use super::models::{Bound, Loaded, is_network, read, read_reward};
 use super::{
-    Corrector, KernelDensity, Lattice, Linear, Particles, Product, Ramp, Reward, Scheme, Settings, Target, Tempered,
-    Tilted, When, view,
+    Cooling, Corrector, DoubleWell, Energy, Lattice, Length, LennardJones, Linear, Particles, Product, Ramp, Reward,
+    Scheme, Settings, Target, Tempered, Tilted, When, view,
 };
+use crate::network::Digits8;
 use crate::{Grid, Schedule};
 use clap::ValueEnum;
-use ndarray::Array1;
+use ndarray::{Array1, Array2, array};
 use offprint_core::artifact::{Arrays, Metadata};
 use offprint_core::{Error, Method, Params, Result, Run, Source, Table};
+use offprint_math::samples::wasserstein_sorted;
 use offprint_math::stats::quantile;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,13 +29,17 @@ pub struct FeynmanKacParams {
     /// What is sampled
     #[arg(long, value_enum, default_value_t = Task::Anneal)]
     pub task: Task,
-    /// The model q (guide: the unconditional one): a mixture .json {"weights", "means", "covs"}, or points, one a row
-    /// (.npy, .csv, …), taken as a kernel density; each task has a built-in example
+    /// The model q (guide: the unconditional one): a mixture .json {"weights", "means", "covs"}, a trained network
+    /// .safetensors, or points, one a row (.npy, .csv, …), taken as a kernel density; each task has a built-in example
     #[arg(long, default_value = "builtin")]
     pub model: Source,
     /// The second model (product: the other expert; guide: the conditional one)
     #[arg(long, default_value = "builtin")]
     pub other: Source,
+    /// Class of a network (guide: of the conditional one, which is then the same network; digits: the digit)
+    #[arg(long)]
+    #[schemars(range(min = 0))]
+    pub class: Option<usize>,
     /// Deviation of the kernels around points; by default Scott's rule
     #[arg(long)]
     pub bandwidth: Option<f64>,
@@ -52,6 +58,22 @@ pub struct FeynmanKacParams {
     /// is the first coordinate
     #[arg(long, value_name = "FILE")]
     pub reward: Option<PathBuf>,
+    /// Configurations of Lennard-Jones particles to start Monte Carlo from, an .xyz file (cool); the built-in energy is a
+    /// double well in the plane
+    #[arg(long, value_name = "FILE")]
+    pub xyz: Option<PathBuf>,
+    /// Temperature at which the network is trained (cool), in units of the energy
+    #[arg(long, default_value_t = 2.0)]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub temperature: f64,
+    /// Temperature to which its law is annealed (cool)
+    #[arg(long, default_value_t = 1.0)]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub colder: f64,
+    /// Steps of training of the network (cool)
+    #[arg(long, default_value_t = 4000)]
+    #[schemars(range(min = 1, max = 10_000_000), extend("unit" = "steps"))]
+    pub training: u64,
     /// Strength of the reward over the steps, spelt as beta
     #[arg(long, default_value = "0:1^3")]
     pub strength: String,
@@ -133,6 +155,10 @@ pub enum Task {
     Guide,
     /// q exp(λ r) with a reward r.
     Reward,
+    /// Guidance of the shipped network of handwritten digits.
+    Digits,
+    /// An energy at a lower temperature than a network was trained at.
+    Cool,
 }
 
 /// When particles are drawn anew.
@@ -169,14 +195,32 @@ impl Params for FeynmanKacParams {
         if !needs_two && !self.other.is_builtin() {
             return Err(Error::parameter("other", &self.other, "left out: this task has one model"));
         }
-        if needs_two && self.model.is_builtin() != self.other.is_builtin() {
-            return Err(Error::parameter("other", &self.other, "given together with model, or neither of them"));
+        let same = self.task == Task::Guide && self.class.is_some() && is_network(&self.model);
+        if needs_two && !same && self.model.is_builtin() != self.other.is_builtin() {
+            let allowed = "given together with model, or neither of them (a network may be guided to its own --class)";
+            return Err(Error::parameter("other", &self.other, allowed));
+        }
+        if self.task == Task::Digits && !self.model.is_builtin() {
+            return Err(Error::parameter("model", &self.model, "left out: this task has its own model"));
+        }
+        let has_class = self.task == Task::Digits || is_network(&self.model);
+        if let Some(class) = self.class.filter(|_| !has_class) {
+            return Err(Error::parameter("class", class, "left out: the model has no classes"));
         }
         if self.exponents.len() != 2 {
             return Err(Error::parameter("exponents", format!("{:?}", self.exponents), "two numbers"));
         }
         if self.reward.is_some() && self.task != Task::Reward {
             return Err(Error::parameter("reward", "a file", "left out, or the task reward"));
+        }
+        if self.xyz.is_some() && self.task != Task::Cool {
+            return Err(Error::parameter("xyz", "a file", "left out, or the task cool"));
+        }
+        if self.task == Task::Cool && !self.model.is_builtin() {
+            return Err(Error::parameter("model", &self.model, "left out: this task trains its own model"));
+        }
+        if self.task == Task::Cool && self.colder >= self.temperature {
+            return Err(Error::parameter("colder", self.colder, format!("below temperature, {}", self.temperature)));
         }
         if let Some(h) = self.bandwidth.filter(|h| !(*h > 0.0)) {
             return Err(Error::parameter("bandwidth", h, "above 0"));
@@ -225,14 +269,21 @@ impl FeynmanKacParams {
     /// The models: one or two.
     fn models(&self) -> Result<Vec<Loaded>> {
         let known = |model| Loaded::Known(Box::new(model));
+        let own = |class| read(&self.model, self.bandwidth, class);
         Ok(match (self.task, self.model.is_builtin()) {
             (Task::Anneal, true) => vec![known(line()?)],
             (Task::Reward, true) => vec![known(ring()?)],
             (Task::Product, true) => experts()?.map(known).into(),
             (Task::Guide, true) => classes()?.map(known).into(),
-            (Task::Anneal | Task::Reward, false) => vec![read(&self.model, self.bandwidth)?],
+            (Task::Digits, _) => {
+                let network = Digits8::shipped()?.network;
+                let bound = |class| Ok(Loaded::Score(Box::new(Bound::new(network.clone(), class)?)));
+                vec![bound(None)?, bound(Some(self.class.unwrap_or(3)))?]
+            }
+            (Task::Anneal | Task::Reward | Task::Cool, _) => vec![own(self.class)?],
+            (Task::Guide, false) if self.other.is_builtin() => vec![own(None)?, own(self.class)?],
             (Task::Product | Task::Guide, false) => {
-                vec![read(&self.model, self.bandwidth)?, read(&self.other, self.bandwidth)?]
+                vec![own(None)?, read(&self.other, self.bandwidth, self.class)?]
             }
         })
     }
@@ -240,10 +291,8 @@ impl FeynmanKacParams {
     /// The target that the task makes of the models.
     fn target<'a>(&self, models: &'a [Loaded]) -> Result<Box<dyn Target + 'a>> {
         Ok(match self.task {
-            Task::Anneal => match self.ramp("beta", &self.beta)? {
-                Ramp::Knots(knots) if knots.len() == 1 => {
-                    Box::new(Product::annealed(models[0].expert(knots[0].1)?)?)
-                }
+            Task::Anneal | Task::Cool => match self.ramp("beta", &self.beta)? {
+                Ramp::Knots(knots) if knots.len() == 1 => Box::new(Product::annealed(models[0].expert(knots[0].1)?)?),
                 beta => {
                     let density = models[0].density("a beta that changes on the way needs a density")?;
                     Box::new(Tempered::new(density, beta)?)
@@ -253,7 +302,9 @@ impl FeynmanKacParams {
                 let experts = models.iter().zip(&self.exponents).map(|(m, &b)| m.expert(b)).collect::<Result<_>>()?;
                 Box::new(Product::new(experts)?)
             }
-            Task::Guide => Box::new(Product::guided(models[0].expert(1.0)?, models[1].expert(1.0)?, self.guidance)?),
+            Task::Guide | Task::Digits => {
+                Box::new(Product::guided(models[0].expert(1.0)?, models[1].expert(1.0)?, self.guidance)?)
+            }
             Task::Reward => {
                 let reward: Box<dyn Reward> = match &self.reward {
                     Some(path) => read_reward(path)?,
@@ -272,9 +323,9 @@ impl FeynmanKacParams {
     /// What is done without weights, in words.
     fn heuristic(&self) -> &'static str {
         match self.task {
-            Task::Anneal => "scaled score",
+            Task::Anneal | Task::Cool => "scaled score",
             Task::Product => "sum of scores",
-            Task::Guide => "plain guidance",
+            Task::Guide | Task::Digits => "plain guidance",
             Task::Reward => "drift alone",
         }
     }
@@ -284,6 +335,9 @@ impl Method for FeynmanKac {
     type Params = FeynmanKacParams;
 
     fn run(params: &FeynmanKacParams, run: &mut Run) -> Result<()> {
+        if params.task == Task::Cool {
+            return run_cooling(params, run);
+        }
         let models = params.models()?;
         let target = params.target(&models)?;
         let settings = params.settings();
@@ -326,14 +380,74 @@ impl Method for FeynmanKac {
         let exact = lattice(&*target, params, corrected, heuristic)?;
         compare(run, corrected, heuristic, exact.as_ref(), params.heuristic())?;
         run.save_array("draws.npy", draws.clone())?;
-        run.figure(
-            "result",
-            view::result(target.dim(), (corrected, heuristic), (&draws, &unweighted), exact.as_ref(), params.heuristic()),
-        );
-        run.figure("way", view::way(&records, params.heuristic()));
+        let result = if params.task == Task::Digits {
+            view::digits(&draws, &unweighted, params.heuristic())
+        } else {
+            let clouds = (&draws, &unweighted);
+            view::result(target.dim(), (corrected, heuristic), clouds, exact.as_ref(), params.heuristic())
+        };
+        let on_a_line = (target.dim() == 1).then_some(&result);
+        run.figure("way", view::way(&records, params.heuristic(), on_a_line));
+        if target.dim() > 1 {
+            run.figure("result", result);
+        }
         run.figure("weights", view::weights(corrected, params.particles));
         Ok(())
     }
+}
+
+/// An energy at two temperatures, with a network between them.
+fn run_cooling(params: &FeynmanKacParams, run: &mut Run) -> Result<()> {
+    let (energy, start): (Box<dyn Energy>, Array2<f64>) = match &params.xyz {
+        Some(path) => {
+            let start = read_xyz(path)?;
+            (Box::new(LennardJones::new(start.ncols() / 3)?), start)
+        }
+        None => (Box::new(DoubleWell), array![[-1.0, 0.0], [1.0, 0.0]]),
+    };
+    let cooling = Cooling {
+        temperature: params.temperature,
+        colder: params.colder,
+        length: Length { chains: 64, burn_in: 300, samples: 100, thin: 5 },
+        training: params.training,
+        particles: params.particles,
+        steps: params.steps,
+        settings: params.settings(),
+    };
+    let found = cool(&*energy, &start, &cooling, run.streams(), &run.progress())?;
+    report(params, run, &found.corrected)?;
+    let clouds = [
+        ("Monte Carlo, trained on", found.hot.clone()),
+        ("Monte Carlo, colder", found.cold.clone()),
+        ("corrected", found.corrected.draw(found.cold.nrows(), run.stream("draws"))),
+        ("scaled score", found.scaled.draw(found.cold.nrows(), run.stream("draws"))),
+    ];
+    let mut energies = Vec::new();
+    for (name, x) in &clouds {
+        let values = energy.energies(x.view())?.to_vec();
+        run.metric(&format!("median energy, {name}"), quantile(&values, 0.5), "");
+        energies.push((*name, values));
+    }
+    // What of a configuration is compared: distances of pairs, or the first coordinate.
+    let feature = |x: &Array2<f64>| {
+        let mut values =
+            if params.xyz.is_some() { pair_distances(x.view()).into_iter().collect() } else { x.column(0).to_vec() };
+        values.sort_by(f64::total_cmp);
+        values
+    };
+    let truth = feature(&clouds[1].1);
+    for (name, x) in clouds.iter().skip(2).chain(&clouds[..1]) {
+        let distance = wasserstein_sorted(&feature(x), &truth).sqrt();
+        run.metric(&format!("W₂ to the colder Monte Carlo, {name}"), distance, "");
+    }
+    let label = if params.xyz.is_some() { "distance of a pair" } else { "x₁" };
+    let columns = clouds.iter().map(|(name, x)| (*name, feature(x))).collect::<Vec<_>>();
+    run.figure("cooling", view::cooling(&energies, &columns, label));
+    run.save_array("draws.npy", clouds[2].1.clone())?;
+    run.save_array("trained-on.npy", found.hot)?;
+    run.save_array("colder.npy", found.cold)?;
+    run.figure("weights", view::weights(&found.corrected, params.particles));
+    Ok(())
 }
 
 /// The numbers and files of the corrected particles.
@@ -430,8 +544,11 @@ fn compare(
             .numbers(format!("deviation, {name}"), "", plain_deviation)
             .numbers("deviation, exact", "", exact_deviation);
     } else {
-        table =
-            table.numbers("deviation, corrected", "", deviation).numbers(format!("deviation, {name}"), "", plain_deviation);
+        table = table.numbers("deviation, corrected", "", deviation).numbers(
+            format!("deviation, {name}"),
+            "",
+            plain_deviation,
+        );
     }
     run.metric("mean of the first coordinate, corrected", mean[0], "");
     run.metric(&format!("mean of the first coordinate, {name}"), plain_mean[0], "");

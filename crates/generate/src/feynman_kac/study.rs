@@ -1,20 +1,22 @@
 //! The claims, measured.
 
 use super::examples::{classes, experts, forty, line};
+use super::models::Bound;
 use super::run::FeynmanKac;
 use super::truth::{power_draws, product_mixture};
 use super::{
-    Corrector, Expert, Lattice, Leg, Linear, Observation, Particles, Product, Ramp, Reward, Settings, Target, Tempered,
-    Tilted, residual,
+    Cooling, Corrector, DoubleWell, Energy, Expert, Lattice, Length, Linear, Observation, Particles, Product, Ramp,
+    Reward, Settings, Target, Tempered, Tilted, cool, residual,
 };
 use crate::exact::{ExactMixture, Mixture};
+use crate::network::{Digits8, LinearClassifier};
 use crate::{Grid, Guidance, Sampler, Schedule, sample};
-use ndarray::{Array1, array};
+use ndarray::{Array1, Axis as Direction, array};
 use offprint_core::figure::{Axis, Plot};
 use offprint_core::random::Streams;
 use offprint_core::{Figure, Result, Run, Study, Table};
 use offprint_math::samples::energy_distance;
-use offprint_math::stats::{median, quantile};
+use offprint_math::stats::{mean, median, quantile};
 use rand::RngExt;
 use rayon::prelude::*;
 
@@ -28,6 +30,8 @@ impl Study for FeynmanKac {
         more_particles(run)?;
         many_modes(run)?;
         reward(run)?;
+        digits(run)?;
+        double_well(run)?;
         run.not_measured(
             "lj13",
             "needs an equivariant network trained on LJ-13 at T = 2 for hours on a GPU, which is not at hand here; \
@@ -200,7 +204,8 @@ fn guidance(run: &mut Run) -> Result<()> {
     )?;
     let how = format!("{seeds} seeds, K = {particles}, w = {w}; truth {truth:.4}, {}", spread_of(&corrected));
     run.claim("guidance", (median(&corrected) - truth).abs(), how)?;
-    let how = format!("{seeds} seeds of the same SDE; truth {truth:.4}, {}; Heun: {}", spread_of(&plain), spread_of(&flow));
+    let how =
+        format!("{seeds} seeds of the same SDE; truth {truth:.4}, {}; Heun: {}", spread_of(&plain), spread_of(&flow));
     run.claim("plain-guidance", median(&plain) - truth, how)
 }
 
@@ -241,7 +246,8 @@ fn equation(run: &mut Run) -> Result<()> {
             .numbers("noise factor", "", rows.iter().map(|r| r.1))
             .numbers("residual", "", rows.iter().map(|r| r.2)),
     )?;
-    let how = format!("{points} points, τ from 0.5 to 3, seven targets, four noise factors; differences of fourth order");
+    let how =
+        format!("{points} points, τ from 0.5 to 3, seven targets, four noise factors; differences of fourth order");
     run.claim("equation", worst, how)
 }
 
@@ -255,9 +261,10 @@ fn more_particles(run: &mut Run) -> Result<()> {
     let (mut middle, mut rms, mut log_z) = (Vec::new(), Vec::new(), Vec::new());
     let exact = Lattice::of(&target, 0.01, &[-14.0], &[14.0], 20_000)?.expect("known densities").log_normaliser;
     for &particles in sizes {
-        let found = over_seeds(run, "more particles", (&target, particles, seeds), &grid, &Settings::default(), |f, _| {
-            Ok(((right(f) - 0.8).abs(), (f.log_normaliser.unwrap_or(f64::NAN) - exact).abs()))
-        })?;
+        let found =
+            over_seeds(run, "more particles", (&target, particles, seeds), &grid, &Settings::default(), |f, _| {
+                Ok(((right(f) - 0.8).abs(), (f.log_normaliser.unwrap_or(f64::NAN) - exact).abs()))
+            })?;
         let errors: Vec<f64> = found.iter().map(|f| f.0).collect();
         middle.push(median(&errors));
         rms.push((errors.iter().map(|e| e * e).sum::<f64>() / seeds as f64).sqrt());
@@ -276,7 +283,8 @@ fn more_particles(run: &mut Run) -> Result<()> {
         .line("median", counts.clone(), middle.clone())
         .line("root mean square", counts.clone(), rms.clone())
         .reference("∝ 1/√K", counts.clone(), slope);
-    let caption = "Annealing of two modes to β = 3. The root mean square is that of a heavy tail: seeds that lose a mode.";
+    let caption =
+        "Annealing of two modes to β = 3. The root mean square is that of a heavy tail: seeds that lose a mode.";
     run.figure("more-particles", Figure::new("More particles", caption).panel(plot));
     let last = sizes.iter().position(|&k| k == 16_384).unwrap_or(sizes.len() - 1);
     let how = format!(
@@ -358,4 +366,84 @@ fn reward(run: &mut Run) -> Result<()> {
     run.claim("reward-mean", median(&mean), format!("{seeds} seeds, K = {particles}: {}", spread_of(&mean)))?;
     run.claim("reward-covariance", median(&covariance), format!("{seeds} seeds: {}", spread_of(&covariance)))?;
     run.claim("reward-drift", median(&plain), format!("{seeds} seeds: {}", spread_of(&plain)))
+}
+
+/// Beside the claims: guidance of the digits' network, particles of each class against real digits of it.
+fn digits(run: &mut Run) -> Result<()> {
+    let (particles, steps) = run.scale().pick((16, 20), (64, 100), (256, 400));
+    let Digits8 { network, data } = Digits8::shipped()?;
+    let classifier = LinearClassifier::fit(data.train.view(), &data.train_labels, 10)?;
+    let grid = Grid::karras(&Schedule::Edm, steps, 0.01, 20.0, 7.0)?;
+    let unconditional = Bound::new(network.clone(), None)?;
+    let progress = run.progress();
+    progress.begin("digits", 30);
+    // Weight 1 is the class's own law: what guidance starts from.
+    let entrants = [("w = 1", 1.0, true), ("corrected, w = 2", 2.0, false), ("plain guidance, w = 2", 2.0, true)];
+    let mut table = Table::new(
+        "digits",
+        "Guidance of the digits' network: particles of each class beside real digits.",
+    )
+    .integers("class", "", 0..10);
+    for (name, w, plain) in entrants {
+        let (mut accuracy, mut distance, mut lineages) = (Vec::new(), Vec::new(), Vec::new());
+        for class in 0..10 {
+            let conditional = Bound::new(network.clone(), Some(class))?;
+            let target = Product::guided(Expert::new(&unconditional, 1.0)?, Expert::new(&conditional, 1.0)?, w)?;
+            let settings = if plain { Settings::unweighted() } else { Settings::default() };
+            let streams = run.stream("digits").nested(class as u64);
+            let found = Corrector::new(settings).run(&target, particles, &grid, streams)?;
+            let drawn = found.draw(particles, streams.stream("draws"));
+            let of_class = (0..data.train.nrows()).filter(|&i| usize::from(data.train_labels[i]) == class);
+            let real = data.train.select(Direction(0), &of_class.collect::<Vec<_>>());
+            accuracy.push(classifier.accuracy(drawn.view(), &vec![class; particles])?);
+            distance.push(energy_distance(drawn.view(), real.view())?);
+            lineages.push(found.lineages() as f64);
+            progress.advance(1)?;
+        }
+        run.metric(&format!("digits, {name}: classifier accuracy"), mean(&accuracy), "");
+        run.metric(&format!("digits, {name}: energy distance to real digits"), mean(&distance), "");
+        run.metric(&format!("digits, {name}: lineages"), mean(&lineages), "starts");
+        table = table.numbers(format!("accuracy, {name}"), "", accuracy).numbers(
+            format!("energy distance, {name}"),
+            "",
+            distance,
+        );
+    }
+    progress.finish();
+    run.table(table)
+}
+
+/// Beside the claims: a network trained on a double well at T = 2, annealed to T = 1, beside quadrature.
+fn double_well(run: &mut Run) -> Result<()> {
+    let (samples, training, particles, steps) =
+        run.scale().pick((20, 60, 256, 50), (200, 4000, 4096, 400), (400, 20_000, 16_384, 400));
+    let cooling = Cooling {
+        temperature: 2.0,
+        colder: 1.0,
+        length: Length { chains: 64, burn_in: 300, samples, thin: 5 },
+        training,
+        particles,
+        steps,
+        settings: Settings::default(),
+    };
+    let start = array![[-1.0, 0.0], [1.0, 0.0]];
+    let found = cool(&DoubleWell, &start, &cooling, run.stream("double well").nested(0), &run.progress())?;
+    // x and y are independent, and y has a mean energy of T/2.
+    let (mut mass, mut total) = (0.0, 0.0);
+    for i in -4000..=4000 {
+        let energy = 4.0 * ((f64::from(i) * 1e-3).powi(2) - 1.0).powi(2);
+        mass += (-energy).exp();
+        total += energy * (-energy).exp();
+    }
+    let energy = |found: &Particles| found.expectation(|x| DoubleWell.evaluate(&[x[0], x[1]], &mut [0.0; 2]));
+    run.metric("double well: mean energy at T = 1, quadrature", total / mass + 0.5, "");
+    run.metric("double well: mean energy, corrected", energy(&found.corrected), "");
+    run.metric("double well: mean energy, scaled score", energy(&found.scaled), "");
+    run.metric(
+        "double well: mean energy, Monte Carlo at T = 1",
+        mean(&DoubleWell.energies(found.cold.view())?.to_vec()),
+        "",
+    );
+    run.metric("double well: right mass, corrected", right(&found.corrected), "");
+    Ok(())
 }

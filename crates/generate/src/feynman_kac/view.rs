@@ -1,9 +1,11 @@
 //! The figures of a run.
 
 use super::{Lattice, Particles};
+use crate::network::DigitsData;
 use ndarray::{Array2, ArrayView2};
 use offprint_core::Figure;
-use offprint_core::figure::{Axis, HeatMap, Layer, Palette, Plot};
+use offprint_core::figure::{Axis, HeatMap, ImageGrid, Layer, Palette, Plot};
+use offprint_math::stats::quantile;
 
 /// Columns of a map of the way, and its rows.
 const COLUMNS: usize = 120;
@@ -72,15 +74,16 @@ impl Record {
     }
 }
 
-/// The density of the first coordinate from noise to data, corrected and without weights.
-pub(super) fn way(records: &[Record], heuristic: &str) -> Figure {
+/// The density of the first coordinate from noise to data, corrected and without weights, beside the law at its `end`.
+pub(super) fn way(records: &[Record], heuristic: &str, end: Option<&Figure>) -> Figure {
     let caption = "The first coordinate on its way from noise to data. Both follow the same drift; on the left weights \
                    move mass to where the target has it.";
     let range = records[0].range();
-    let mut figure = Figure::new("From noise to data", caption).columns(2);
+    let mut figure = Figure::new("From noise to data", caption).columns(if end.is_some() { 3 } else { 2 });
     for (record, title) in records.iter().zip(["corrected", heuristic]) {
         figure = figure.panel(record.map(title, range));
     }
+    figure.panels.extend(end.into_iter().flat_map(|end| end.panels.clone()));
     figure
 }
 
@@ -103,7 +106,7 @@ pub(super) fn weights(found: &Particles, particles: usize) -> Figure {
     Figure::new("Weights on the way", caption).panel(plot)
 }
 
-/// The law at the end: densities on the line, clouds in the plane, images of 8 × 8 pixels for networks of the digits.
+/// The law at the end: densities on the line, clouds in the plane.
 pub(super) fn result(
     d: usize,
     (corrected, heuristic): (&Particles, &Particles),
@@ -111,13 +114,15 @@ pub(super) fn result(
     exact: Option<&Lattice>,
     name: &str,
 ) -> Figure {
-    match d {
-        1 => line(corrected, heuristic, exact, name),
-        _ => plane(draws.view(), unweighted.view(), exact, name),
+    if d == 1 {
+        let caption = "Densities of the weighted particles, of the same process without weights, and by quadrature.";
+        Figure::new("The law at the end", caption).panel(line(corrected, heuristic, exact, name))
+    } else {
+        plane(draws.view(), unweighted.view(), exact, name)
     }
 }
 
-fn line(corrected: &Particles, heuristic: &Particles, exact: Option<&Lattice>, name: &str) -> Figure {
+fn line(corrected: &Particles, heuristic: &Particles, exact: Option<&Lattice>, name: &str) -> Plot {
     let values: Vec<f64> = corrected.y.iter().chain(&heuristic.y).copied().collect();
     let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(*v), b.max(*v)));
     let width = ((high - low) / 160.0).max(1e-9);
@@ -135,20 +140,24 @@ fn line(corrected: &Particles, heuristic: &Particles, exact: Option<&Lattice>, n
         let density = exact.masses.iter().map(|m| m / exact.cell).collect();
         plot = plot.reference("exact", exact.points.column(0).to_vec(), density);
     }
-    Figure::new("The law at the end", "Densities of the weighted particles, of the same process without weights, and by quadrature.")
-        .panel(plot)
+    plot
 }
 
 fn plane(draws: ArrayView2<'_, f64>, unweighted: ArrayView2<'_, f64>, exact: Option<&Lattice>, name: &str) -> Figure {
-    let (range_x, range_y) = (range(&[draws, unweighted], 0), range(&[draws, unweighted], 1));
-    let axes = || {
-        (Axis::new("x₁").limits(range_x.0, range_x.1), Axis::new("x₂").limits(range_y.0, range_y.1))
-    };
+    // All panels show what the lattice covers, if there is one.
+    let shown = |j: usize| exact.map_or_else(|| range(&[draws, unweighted], j), |exact| edges(exact, j));
+    let (range_x, range_y) = (shown(0), shown(1));
+    let axes = || (Axis::new("x₁").limits(range_x.0, range_x.1), Axis::new("x₂").limits(range_y.0, range_y.1));
     let cloud = |title: &str, points: ArrayView2<'_, f64>| {
         let count = points.nrows().min(DRAWN);
         let at = |j: usize| (0..count).map(|i| points[[i * points.nrows() / count, j]]).collect();
         let (x, y) = axes();
-        Plot::new(x, y).titled(title).equal_aspect().layer(Layer::Points { name: String::new(), x: at(0), y: at(1), radius: 1.2 })
+        Plot::new(x, y).titled(title).equal_aspect().layer(Layer::Points {
+            name: String::new(),
+            x: at(0),
+            y: at(1),
+            radius: 1.2,
+        })
     };
     let caption = if draws.ncols() == 2 {
         "Draws of the corrected law, of the same process without weights, and the exact density."
@@ -161,24 +170,26 @@ fn plane(draws: ArrayView2<'_, f64>, unweighted: ArrayView2<'_, f64>, exact: Opt
         let n = exact.count;
         // Lattice rows run along x₁; an image's rows run down x₂.
         let values = (0..n * n).map(|i| exact.masses[(i % n) * n + n - 1 - i / n] / exact.cell).collect();
-        let edge = |j: usize| {
-            let column = exact.points.column(j);
-            let half = 0.5 * (column[n * n - 1] - column[0]) / (n - 1) as f64;
-            (column[0] - half, column[n * n - 1] + half)
-        };
-        let ((x0, x1), (y0, y1)) = (edge(0), edge(1));
         figure = figure.panel(HeatMap {
             title: "exact".into(),
             values,
             rows: n,
             columns: n,
-            x: Axis::new("x₁").limits(x0, x1),
-            y: Axis::new("x₂").limits(y0, y1),
+            x: Axis::new("x₁").limits(range_x.0, range_x.1),
+            y: Axis::new("x₂").limits(range_y.0, range_y.1),
             colour: Axis::new("density"),
             palette: Palette::Sequential,
         });
     }
     figure
+}
+
+/// The outer edges of a lattice of the plane along axis `j`.
+fn edges(lattice: &Lattice, j: usize) -> (f64, f64) {
+    let column = lattice.points.column(j);
+    let (first, last) = (column[0], column[column.len() - 1]);
+    let half = 0.5 * (last - first) / (lattice.count - 1) as f64;
+    (first - half, last + half)
 }
 
 /// The range of coordinate `j` over all clouds.
@@ -187,4 +198,50 @@ fn range(clouds: &[ArrayView2<'_, f64>], j: usize) -> (f64, f64) {
     let (a, b) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
     let margin = 0.05 * (b - a) + 1e-9;
     (a - margin, b + margin)
+}
+
+/// Draws of the digits' network.
+pub(super) fn digits(draws: &Array2<f64>, unweighted: &Array2<f64>, name: &str) -> Figure {
+    let data = DigitsData::new();
+    let grid = |title: &str, points: &Array2<f64>| {
+        let ink = data.to_ink(points);
+        let count = ink.nrows().min(40);
+        let image = |i: usize| ink.row(i * ink.nrows() / count).iter().map(|v| (255.0 * (1.0 - v)) as u8).collect();
+        ImageGrid {
+            title: title.into(),
+            height: 8,
+            width: 8,
+            channels: 1,
+            per_row: 8,
+            images: (0..count).map(image).collect(),
+            labels: Vec::new(),
+        }
+    };
+    Figure::new("Digits", "Draws of the corrected law, and of the same process without weights.")
+        .columns(2)
+        .panel(grid("corrected", draws))
+        .panel(grid(name, unweighted))
+}
+
+/// Histograms of energies and of a feature, one curve for each named sample.
+pub(super) fn cooling(energies: &[(&str, Vec<f64>)], features: &[(&str, Vec<f64>)], label: &str) -> Figure {
+    let caption = "Monte Carlo at both temperatures, and the law of a network trained at the higher one, annealed to the \
+                   lower: with weights, and by scaling its score alone.";
+    let mut figure = Figure::new("Colder than trained", caption).columns(2);
+    for (label, samples) in [("energy", energies), (label, features)] {
+        let all: Vec<f64> = samples.iter().flat_map(|(_, v)| v.iter().copied()).collect();
+        let (low, high) = (quantile(&all, 0.002), quantile(&all, 0.99));
+        let width = ((high - low) / 60.0).max(1e-9);
+        let mut plot = Plot::new(Axis::new(label), Axis::new("density"));
+        for (name, values) in samples {
+            let mut bins = vec![0.0; 60];
+            for v in values.iter().filter(|v| (low..high).contains(*v)) {
+                bins[(((v - low) / width) as usize).min(59)] += 1.0 / (width * values.len() as f64);
+            }
+            let x = (0..60).map(|i| low + (f64::from(i) + 0.5) * width).collect();
+            plot = plot.curve(*name, x, bins);
+        }
+        figure = figure.panel(plot);
+    }
+    figure
 }
