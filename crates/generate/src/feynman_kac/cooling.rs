@@ -42,6 +42,8 @@ pub struct Cooled {
 
 /// Networks are trained on data of this deviation.
 const DEVIATION: f64 = 0.5;
+/// Width of their hidden layers.
+const WIDTH: usize = 128;
 /// Noise levels in its units.
 const LOWEST: f64 = 0.01;
 const HIGHEST: f64 = 20.0;
@@ -81,7 +83,9 @@ pub fn cool(
     }
     let scale = DEVIATION / spread;
     let table = (&hot - &mean) * scale;
-    let recipe = Recipe::edm(energy.dim(), 0, Path::Gaussian(Schedule::Edm), cooling.training);
+    let mut recipe = Recipe::edm(energy.dim(), 0, Path::Gaussian(Schedule::Edm), cooling.training);
+    // Fewer components than the digits', for which the recipe was made.
+    recipe.config.width = WIDTH;
     let (network, _) = fit(&recipe, table.view(), None, 0, progress)?;
     let model = Bound::new(network, None)?;
     let target = Product::annealed(Expert::new(&model, cooling.temperature / cooling.colder)?)?;

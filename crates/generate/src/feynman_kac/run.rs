@@ -4,7 +4,7 @@ use super::examples::{classes, experts, line, ring};
 use super::models::{Bound, Loaded, is_network, read, read_reward};
 use super::{
     Cooling, Corrector, DoubleWell, Energy, Lattice, Length, LennardJones, Linear, Particles, Product, Ramp, Reward,
-    Scheme, Settings, Target, Tempered, Tilted, When, view,
+    Scheme, Settings, Target, Tempered, Tilted, When, cool, pair_distances, read_xyz, view,
 };
 use crate::network::Digits8;
 use crate::{Grid, Schedule};
@@ -38,7 +38,6 @@ pub struct FeynmanKacParams {
     pub other: Source,
     /// Class of a network (guide: of the conditional one, which is then the same network; digits: the digit)
     #[arg(long)]
-    #[schemars(range(min = 0))]
     pub class: Option<usize>,
     /// Deviation of the kernels around points; by default Scott's rule
     #[arg(long)]
@@ -71,7 +70,7 @@ pub struct FeynmanKacParams {
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub colder: f64,
     /// Steps of training of the network (cool)
-    #[arg(long, default_value_t = 4000)]
+    #[arg(long, default_value_t = 3000)]
     #[schemars(range(min = 1, max = 10_000_000), extend("unit" = "steps"))]
     pub training: u64,
     /// Strength of the reward over the steps, spelt as beta
@@ -342,6 +341,15 @@ impl Method for FeynmanKac {
         let target = params.target(&models)?;
         let settings = params.settings();
         settings.check(target.dim())?;
+        let beta = target.exponent();
+        if params.task == Task::Anneal && params.resample != Resample::Jump && params.noise <= 1.0 - 1.0 / beta {
+            run.warn(format!(
+                "noise {} is at most 1 - 1/beta = {:.3}: even for a Gaussian the weights have no variance; expect few \
+                 particles to carry all weight",
+                params.noise,
+                1.0 - 1.0 / beta
+            ));
+        }
         let spread = models.iter().map(Loaded::spread).fold(0.0, f64::max);
         let highest = params.highest.unwrap_or(if params.model.is_builtin() { 20.0 } else { 20f64.max(10.0 * spread) });
         let mut grid = Grid::karras(&Schedule::Edm, params.steps, params.lowest, highest, params.rho)?;

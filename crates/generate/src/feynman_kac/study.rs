@@ -416,7 +416,7 @@ fn digits(run: &mut Run) -> Result<()> {
 /// Beside the claims: a network trained on a double well at T = 2, annealed to T = 1, beside quadrature.
 fn double_well(run: &mut Run) -> Result<()> {
     let (samples, training, particles, steps) =
-        run.scale().pick((20, 60, 256, 50), (200, 4000, 4096, 400), (400, 20_000, 16_384, 400));
+        run.scale().pick((20, 60, 256, 50), (200, 3000, 4096, 400), (400, 20_000, 16_384, 400));
     let cooling = Cooling {
         temperature: 2.0,
         colder: 1.0,
