@@ -78,7 +78,7 @@ pub fn cool(
         hot.mean_axis(Axis(0)).expect("a sample")
     };
     let spread = (&hot - &mean).mapv(|v| v * v).mean().expect("a sample").sqrt();
-    if !(spread > 0.0) {
+    if spread.is_nan() || spread == 0.0 {
         return Err(Error::Numerical("Monte Carlo did not move: the samples do not differ".into()));
     }
     let scale = DEVIATION / spread;

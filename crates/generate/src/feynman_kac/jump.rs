@@ -18,7 +18,7 @@ pub fn jump(increments: &[f64], rng: &mut Rng) -> Vec<usize> {
         .filter(|&k| rng.random::<f64>() < -(-(mean - increments[k]).max(0.0)).exp_m1())
         .collect();
     let births: Vec<f64> = increments.iter().map(|g| (g - mean).max(0.0)).collect();
-    if killed.is_empty() || !(births.iter().sum::<f64>() > 0.0) {
+    if killed.is_empty() || births.iter().all(|b| *b == 0.0) {
         return ancestors;
     }
     let born = Scheme::Systematic.draw(&births, killed.len(), rng);

@@ -32,7 +32,11 @@ impl Lattice {
         if d > 2 {
             return Err(Error::parameter("dimension", d, "1 or 2 for quadrature"));
         }
-        if low.len() != d || high.len() != d || low.iter().zip(high).any(|(l, h)| !(l < h)) || count < 2 {
+        if low.len() != d
+            || high.len() != d
+            || low.iter().zip(high).any(|(l, h)| l.is_nan() || h.is_nan() || l >= h)
+            || count < 2
+        {
             return Err(Error::parameter(
                 "corners",
                 format!("{low:?} and {high:?}"),

@@ -101,7 +101,7 @@ pub fn read(source: &Source, bandwidth: Option<f64>, class: Option<usize>) -> Re
         _ => {
             let points = source.matrix()?;
             let bandwidth = bandwidth.unwrap_or_else(|| KernelDensity::scott(points.view()));
-            if !(bandwidth > 0.0) {
+            if bandwidth == 0.0 {
                 return Err(Error::input(name, "has points that do not differ: a bandwidth must be given"));
             }
             Ok(Loaded::Known(Box::new(KernelDensity::new(points, bandwidth)?)))
@@ -142,7 +142,7 @@ pub fn mixture(text: &str, name: &str) -> Result<ExactMixture> {
     let file: MixtureFile = serde_json::from_str(text)
         .map_err(|e| bad(format!("is no mixture {{\"weights\": [..], \"means\": [[..], ..], \"covs\": [..]}}: {e}")))?;
     let total: f64 = file.weights.iter().sum();
-    if let Some((i, w)) = file.weights.iter().enumerate().find(|(_, w)| !(**w >= 0.0)) {
+    if let Some((i, w)) = file.weights.iter().enumerate().find(|(_, w)| **w < 0.0) {
         return Err(bad(format!("weight {i} is {w}: weights are not negative")));
     }
     if !(total > 0.0 && total.is_finite()) {

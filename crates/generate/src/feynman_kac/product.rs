@@ -32,7 +32,7 @@ impl<'a> Product<'a> {
             return Err(Error::parameter("experts", given, format!("of {d} dimensions, as expert 0")));
         }
         let exponent: f64 = experts.iter().map(Expert::exponent).sum();
-        if !(exponent > 0.0) {
+        if exponent <= 0.0 || exponent.is_nan() {
             let allowed = format!("of a positive sum: these sum to {exponent}, and the start law does not exist");
             let given: Vec<String> = experts.iter().map(|e| e.exponent().to_string()).collect();
             return Err(Error::parameter("exponents", given.join(", "), allowed));

@@ -9,7 +9,7 @@ use super::{
 use crate::network::Digits8;
 use crate::{Grid, Schedule};
 use clap::ValueEnum;
-use ndarray::{Array1, Array2, array};
+use ndarray::{Array1, Array2, ArrayView2, array};
 use offprint_core::artifact::{Arrays, Metadata};
 use offprint_core::{Error, Method, Params, Result, Run, Source, Table};
 use offprint_math::samples::wasserstein_sorted;
@@ -44,10 +44,10 @@ pub struct FeynmanKacParams {
     pub bandwidth: Option<f64>,
     /// Exponent of q when annealing: a number, or a schedule over the steps, 1:3 (linear), 1:3^2 (a power) or knots
     /// 0=1,0.5=1.2,1=3
-    #[arg(long, default_value = "3")]
+    #[arg(long, default_value = "3", allow_hyphen_values = true)]
     pub beta: String,
     /// Exponents of both models in a product
-    #[arg(long, value_delimiter = ',', default_values_t = [1.0, 1.0])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1.0, 1.0], allow_hyphen_values = true)]
     pub exponents: Vec<f64>,
     /// Weight w of guidance: the target is q_u^(1−w) q_c^w
     #[arg(long, default_value_t = 3.0)]
@@ -74,7 +74,7 @@ pub struct FeynmanKacParams {
     #[schemars(range(min = 1, max = 10_000_000), extend("unit" = "steps"))]
     pub training: u64,
     /// Strength of the reward over the steps, spelt as beta
-    #[arg(long, default_value = "0:1^3")]
+    #[arg(long, default_value = "0:1^3", allow_hyphen_values = true)]
     pub strength: String,
     /// Particles K
     #[arg(long, default_value_t = 4096)]
@@ -221,10 +221,10 @@ impl Params for FeynmanKacParams {
         if self.task == Task::Cool && self.colder >= self.temperature {
             return Err(Error::parameter("colder", self.colder, format!("below temperature, {}", self.temperature)));
         }
-        if let Some(h) = self.bandwidth.filter(|h| !(*h > 0.0)) {
+        if let Some(h) = self.bandwidth.filter(|h| *h <= 0.0) {
             return Err(Error::parameter("bandwidth", h, "above 0"));
         }
-        if let Some(highest) = self.highest.filter(|h| !(*h > self.lowest)) {
+        if let Some(highest) = self.highest.filter(|h| *h <= self.lowest) {
             return Err(Error::parameter("highest", highest, format!("above the lowest, {}", self.lowest)));
         }
         if !matches!(self.window.len(), 0 | 2) {
@@ -519,6 +519,18 @@ fn lattice(
     Lattice::of(target, params.lowest, &low, &high, if target.dim() == 1 { 4001 } else { 241 })
 }
 
+/// Mean and standard deviation of each of the first `d` coordinates of weighted `points` (n, any).
+fn marginals(points: ArrayView2<'_, f64>, weights: &[f64], d: usize) -> (Vec<f64>, Vec<f64>) {
+    let average = |j: usize, h: &dyn Fn(f64) -> f64| points.column(j).iter().zip(weights).map(|(y, w)| w * h(*y)).sum();
+    (0..d)
+        .map(|j| {
+            let mean: f64 = average(j, &|y| y);
+            let variance: f64 = average(j, &|y| (y - mean) * (y - mean));
+            (mean, variance.sqrt())
+        })
+        .unzip()
+}
+
 /// Mean and deviation of each coordinate (of the first ten), corrected, without weights and exact.
 fn compare(
     run: &mut Run,
@@ -528,22 +540,14 @@ fn compare(
     name: &str,
 ) -> Result<()> {
     let d = corrected.y.ncols().min(10);
-    let moments = |of: &dyn Fn(&dyn Fn(ndarray::ArrayView1<'_, f64>) -> f64) -> f64| -> (Vec<f64>, Vec<f64>) {
-        (0..d)
-            .map(|j| {
-                let mean = of(&|y| y[j]);
-                (mean, of(&|y| (y[j] - mean).powi(2)).sqrt())
-            })
-            .unzip()
-    };
-    let (mean, deviation) = moments(&|h| corrected.expectation(h));
-    let (plain_mean, plain_deviation) = moments(&|h| heuristic.expectation(h));
+    let (mean, deviation) = marginals(corrected.y.view(), &corrected.weights, d);
+    let (plain_mean, plain_deviation) = marginals(heuristic.y.view(), &heuristic.weights, d);
     let mut table = Table::new("moments", "Mean and standard deviation of each coordinate.")
         .integers("coordinate", "", 1..=d as i64)
         .numbers("mean, corrected", "", mean.iter().copied())
         .numbers(format!("mean, {name}"), "", plain_mean.iter().copied());
     if let Some(exact) = exact {
-        let (exact_mean, exact_deviation) = moments(&|h| exact.expectation(h));
+        let (exact_mean, exact_deviation) = marginals(exact.points.view(), &exact.masses, d);
         table = table.numbers("mean, exact", "", exact_mean.iter().copied());
         run.metric("mean of the first coordinate, exact", exact_mean[0], "");
         run.metric("log normaliser, exact", exact.log_normaliser, "");

@@ -90,13 +90,13 @@ impl Settings {
         if let Some((from, to)) = self.window.filter(|(from, to)| from >= to) {
             return refuse("window", format!("{from} to {to}"), "from a step to a later one");
         }
-        if let Some(clamp) = self.clamp.filter(|c| !(*c > 0.0)) {
+        if let Some(clamp) = self.clamp.filter(|c| c.is_nan() || *c <= 0.0) {
             return refuse("clamp", clamp.to_string(), "above 0");
         }
         if !(0.0..1.0).contains(&self.floor) {
             return refuse("floor", self.floor.to_string(), "at least 0 and below 1");
         }
-        if !(self.longest_score > 0.0) {
+        if self.longest_score.is_nan() || self.longest_score <= 0.0 {
             return refuse("longest score", self.longest_score.to_string(), "above 0");
         }
         if self.langevin > 0 && !(self.langevin_ratio > 0.0 && self.langevin_ratio.is_finite()) {

@@ -20,7 +20,7 @@ impl<'a> Tempered<'a> {
     /// # Errors
     /// A schedule that begins at or below 0: the start law does not exist.
     pub fn new(model: &'a dyn Density, beta: Ramp) -> Result<Self> {
-        if !(beta.at(0.0) > 0.0) {
+        if beta.at(0.0) <= 0.0 {
             let allowed = "positive at the noise, where the start law would not exist otherwise";
             return Err(Error::parameter("beta", beta.at(0.0), allowed));
         }
