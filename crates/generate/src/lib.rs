@@ -30,6 +30,7 @@
 //! ```
 
 pub mod check;
+pub mod compare;
 mod compose;
 mod denoiser;
 pub mod exact;
@@ -54,9 +55,14 @@ pub use prediction::Prediction;
 pub use sample::{Hook, Sampled, Sampler};
 pub use schedule::{Point, Schedule};
 
-use offprint_core::Paper;
+use offprint_core::{Comparison, Paper};
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
     vec![offprint_core::paper!("feynman_kac", feynman_kac::FeynmanKac)]
+}
+
+/// The comparisons of this field.
+pub fn comparisons() -> Vec<Comparison> {
+    vec![compare::SAMPLERS]
 }

@@ -3,11 +3,11 @@
 use crate::write;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use offprint_core::{Error, Paper, Result};
+use offprint_core::{Comparison, Error, Paper, Result};
 use std::path::PathBuf;
 
 /// The whole command line.
-pub fn command(papers: &[Paper]) -> Command {
+pub fn command(papers: &[Paper], comparisons: &[Comparison]) -> Command {
     Command::new("offprint")
         .version(env!("CARGO_PKG_VERSION"))
         .about("The page of trending papers on which every paper runs")
@@ -72,6 +72,16 @@ pub fn command(papers: &[Paper]) -> Command {
                 )),
         )
         .subcommand(
+            Command::new("compare")
+                .about("Compare methods of several papers, and baselines, on one task")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand_help_heading("Tasks")
+                .subcommand_value_name("TASK")
+                .disable_help_subcommand(true)
+                .subcommands(comparisons.iter().map(compare_command)),
+        )
+        .subcommand(
             Command::new("bench")
                 .about("Time a paper's kernel beside its peer, the library you would otherwise pick")
                 .arg(benched(papers))
@@ -113,7 +123,20 @@ fn run_command(paper: &Paper) -> Command {
             card.summary
         ))
         .after_help(format!("Notes, equations and claims: offprint show {}", card.slug))
-        .args(run_arguments("Print the report as one JSON object").into_iter().map(|a| a.help_heading("Run")))
+        .args(of_a_run())
+}
+
+fn compare_command(comparison: &Comparison) -> Command {
+    comparison
+        .command(comparison.task)
+        .about(comparison.title)
+        .long_about(format!("{}\n\n{}", comparison.title, comparison.summary))
+        .args(of_a_run())
+}
+
+/// What every run of a method takes beside the method's own flags.
+fn of_a_run() -> impl Iterator<Item = Arg> {
+    run_arguments("Print the report as one JSON object").into_iter().map(|a| a.help_heading("Run"))
 }
 
 fn run_arguments(json_help: &'static str) -> Vec<Arg> {
@@ -192,10 +215,10 @@ pub fn set_threads(args: &ArgMatches) -> Result<usize> {
 }
 
 /// `offprint completions`.
-pub fn completions(papers: &[Paper], args: &ArgMatches) -> Result<()> {
+pub fn completions(mut whole: Command, args: &ArgMatches) -> Result<()> {
     let shell = *args.get_one::<clap_complete::Shell>("shell").expect("required");
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command(papers), "offprint", &mut script);
+    clap_complete::generate(shell, &mut whole, "offprint", &mut script);
     write::out(&String::from_utf8_lossy(&script));
     Ok(())
 }

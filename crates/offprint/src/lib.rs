@@ -10,9 +10,14 @@ pub use offprint_nn as nn;
 pub use offprint_signal as signal;
 pub use offprint_transport as transport;
 
-use offprint_core::Paper;
+use offprint_core::{Comparison, Paper};
 
 /// All papers, field by field.
 pub fn papers() -> Vec<Paper> {
     [signal::papers(), transport::papers(), generate::papers(), curvature::papers()].into_iter().flatten().collect()
+}
+
+/// All comparisons, field by field.
+pub fn comparisons() -> Vec<Comparison> {
+    generate::comparisons()
 }

@@ -17,15 +17,17 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let papers = offprint::papers();
-    let matches = cli::command(&papers).get_matches();
+    let (papers, comparisons) = (offprint::papers(), offprint::comparisons());
+    let whole = || cli::command(&papers, &comparisons);
+    let matches = whole().get_matches();
     let done = match matches.subcommand() {
         Some(("papers", args)) => browse::list(&papers, args),
         Some(("show", args)) => browse::show(&papers, args),
         Some(("run", args)) => execute::run(&papers, args),
+        Some(("compare", args)) => execute::compare(&comparisons, args),
         Some(("reproduce", args)) => execute::reproduce(&papers, args),
         Some(("bench", args)) => bench::bench(&papers, args),
-        Some(("completions", args)) => cli::completions(&papers, args),
+        Some(("completions", args)) => cli::completions(whole(), args),
         _ => unreachable!("clap asks for a subcommand"),
     };
     match done {
