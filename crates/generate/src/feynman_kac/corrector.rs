@@ -1,11 +1,12 @@
 //! Weighted simulation: particles that follow a [`Target`] from noise to data.
 
 use super::jump::jump;
+use super::noise::add_noise;
 use super::particles::Particles;
 use super::resample::{effective_size, log_mean, normalised};
 use super::settings::{Settings, When};
 use super::target::{Flow, Leg, Target};
-use crate::{Grid, Noise, check, normals};
+use crate::{Grid, check, normals};
 use ndarray::{Array1, Array2, Axis};
 use offprint_core::random::Streams;
 use offprint_core::{Error, Progress, Result};
@@ -81,7 +82,6 @@ impl Corrector {
             progress.warn("without noise, particles that are drawn anew never part again: expect few different ones");
         }
         let mut state = self.start(target, particles, grid.first().tau, streams)?;
-        let mut noise = Noise::new(streams.stream("noise"), particles, target.dim());
         let mut evaluations = 0;
         let mut effective_sizes = Vec::with_capacity(grid.steps());
         let steps = grid.steps();
@@ -101,7 +101,7 @@ impl Corrector {
                 let increments = self.increments(&flow, removed, step);
                 state.y.scaled_add(removed, &flow.drift_with(settings.noise));
                 if settings.noise > 0.0 {
-                    noise.add(step, (removed * settings.noise).sqrt(), &mut state.y);
+                    add_noise(&mut state.y, (removed * settings.noise).sqrt(), streams.stream("noise"), step);
                 }
                 self.weigh(&mut state, &increments, step, streams);
                 evaluations += self.langevin(target, &mut state.y, (leg, next, step), streams)? * target.models();

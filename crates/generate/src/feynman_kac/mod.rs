@@ -11,6 +11,7 @@ mod jump;
 mod kernel_density;
 mod lattice;
 pub mod models;
+mod noise;
 mod particles;
 mod product;
 mod ramp;
