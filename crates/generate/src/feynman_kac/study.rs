@@ -185,16 +185,19 @@ fn guidance(run: &mut Run) -> Result<()> {
     let exact = Lattice::of(&target, 0.01, &[-8.0, -8.0], &[12.0, 8.0], 400)?.expect("known densities");
     let truth = exact.expectation(|y| y[0]);
     let measure = |settings: Settings| {
-        over_seeds(run, "guidance", (&target, particles, seeds), &grid, &settings, |found, streams| {
-            let guided = Guidance::new(&both, &one, w)?;
-            let start = grid.start(particles, 2, crate::Kernel::Gaussian, streams.stream("start"));
-            let flow = sample::Stepwise(sample::Heun::new());
-            let ends = flow.run(&guided, start, &grid, streams.stream("heun"))?;
-            Ok((found.expectation(|y| y[0]), ends.y.column(0).mean().expect("a particle")))
-        })
+        let mean = |found: &Particles, _| Ok(found.expectation(|y| y[0]));
+        over_seeds(run, "guidance", (&target, particles, seeds), &grid, &settings, mean)
     };
-    let corrected: Vec<f64> = measure(Settings::default())?.into_iter().map(|f| f.0).collect();
-    let (plain, flow): (Vec<f64>, Vec<f64>) = measure(Settings::unweighted())?.into_iter().unzip();
+    let (corrected, plain) = (measure(Settings::default())?, measure(Settings::unweighted())?);
+    let guided = Guidance::new(&both, &one, w)?;
+    let flow = sample::Stepwise(sample::Heun::new());
+    let flow: Vec<f64> = (0..seeds)
+        .map(|seed| {
+            let stream = run.stream("guidance").nested(seed as u64).stream("start");
+            let ends = flow.run(&guided, grid.start(particles, 2, crate::Kernel::Gaussian, stream), &grid, stream)?;
+            Ok(ends.y.column(0).mean().expect("a particle"))
+        })
+        .collect::<Result<_>>()?;
     run.table(
         Table::new("guidance", format!("Mean of x₁ under guidance for each seed; the truth is {truth:.4}."))
             .integers("seed", "", 0..seeds as i64)
