@@ -223,14 +223,15 @@ pub(super) fn digits(draws: &Array2<f64>, unweighted: &Array2<f64>, name: &str) 
         .panel(grid(name, unweighted))
 }
 
-/// Histograms of energies and of a feature, one curve for each named sample.
+/// Histograms of energies and of a feature, one curve for each named sample; the first two are Monte Carlo.
 pub(super) fn cooling(energies: &[(&str, Vec<f64>)], features: &[(&str, Vec<f64>)], label: &str) -> Figure {
     let caption = "Monte Carlo at both temperatures, and the law of a network trained at the higher one, annealed to the \
                    lower: with weights, and by scaling its score alone.";
     let mut figure = Figure::new("Colder than trained", caption).columns(2);
     for (label, samples) in [("energy", energies), (label, features)] {
-        let all: Vec<f64> = samples.iter().flat_map(|(_, v)| v.iter().copied()).collect();
-        let (low, high) = (quantile(&all, 0.002), quantile(&all, 0.99));
+        // Shown is where Monte Carlo goes: a network's colliding particles have energies without bound.
+        let all: Vec<f64> = samples.iter().take(2).flat_map(|(_, v)| v.iter().copied()).collect();
+        let (low, high) = (quantile(&all, 0.002), quantile(&all, 0.995));
         let width = ((high - low) / 60.0).max(1e-9);
         let mut plot = Plot::new(Axis::new(label), Axis::new("density"));
         for (name, values) in samples {
