@@ -141,6 +141,7 @@ pub fn mixture(text: &str, name: &str) -> Result<ExactMixture> {
     let bad = |problem: String| Error::input(name, problem);
     let file: MixtureFile = serde_json::from_str(text)
         .map_err(|e| bad(format!("is no mixture {{\"weights\": [..], \"means\": [[..], ..], \"covs\": [..]}}: {e}")))?;
+    let means = table("means", &file.means).map_err(&bad)?;
     let total: f64 = file.weights.iter().sum();
     if let Some((i, w)) = file.weights.iter().enumerate().find(|(_, w)| **w < 0.0) {
         return Err(bad(format!("weight {i} is {w}: weights are not negative")));
@@ -148,7 +149,6 @@ pub fn mixture(text: &str, name: &str) -> Result<ExactMixture> {
     if !(total > 0.0 && total.is_finite()) {
         return Err(bad(format!("has weights that sum to {total}; one must be positive")));
     }
-    let means = table("means", &file.means).map_err(&bad)?;
     let (k, d) = means.dim();
     if file.covs.len() != k {
         return Err(bad(format!("has {} covs for {k} means", file.covs.len())));
@@ -260,7 +260,7 @@ mod tests {
         assert!(message(r#"{"weights": [1], "means": [[0]], "covs": [[1, 2]]}"#).contains("cov 0"));
         assert!(message(r#"{"weights": [1], "means": [[0]], "covs": [-1]}"#).contains("not above 0"));
         assert!(message(r#"{"weights": [1, 1], "means": [[0]], "covs": [1]}"#).contains("2 entries"));
-        assert!(message(r#"{"weights": [], "means": [], "covs": []}"#).contains("sum to 0"));
+        assert!(message(r#"{"weights": [], "means": [], "covs": []}"#).contains("has no means"));
         let message = |text: &str| reward(text, "r.json").err().unwrap().to_string();
         assert!(message("{}").contains("no reward") && message(r#"{"linear": []}"#).contains("has no linear"));
         let text = r#"{"matrix": [[1, 2]], "values": [1], "deviation": 0}"#;
