@@ -389,10 +389,13 @@ impl Denoiser for ExactMixture {
             offset: level.offset.view(),
         };
         let mut denoised = Array2::zeros(y.dim());
+        // Blocks of one task: enough work to be worth a thread.
+        let least = 16_384usize.div_ceil(BLOCK * self.spread.len());
         denoised
             .axis_chunks_iter_mut(Axis(0), BLOCK)
             .into_par_iter()
             .zip(y.axis_chunks_iter(Axis(0), BLOCK))
+            .with_min_len(least)
             .for_each_init(Scratch::default, |scratch, (out, y)| components.denoise(y, scratch, out));
         Ok(denoised)
     }

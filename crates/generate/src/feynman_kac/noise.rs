@@ -7,18 +7,22 @@ use rayon::prelude::*;
 
 /// Rows that share a generator: to make one costs as much as some twenty numbers.
 const BLOCK: usize = 256;
+/// Blocks of one task: enough work to be worth a thread.
+const TASK: usize = 8;
 
 /// Adds `scale` times standard normal numbers to `y` (K, d). Rows are taken in blocks, each with the generator of its
 /// place in `step`, so that the numbers do not depend on the number of threads.
 pub(super) fn add_noise(y: &mut Array2<f64>, scale: f64, stream: Stream, step: usize) {
     let first = (step as u64) << 32;
-    y.axis_chunks_iter_mut(Axis(0), BLOCK).into_par_iter().enumerate().for_each(|(block, mut rows)| {
-        let mut rng = stream.rng(first + block as u64);
-        rows.iter_mut().for_each(|y| {
-            let z: f64 = StandardNormal.sample(&mut rng);
-            *y += scale * z;
-        });
-    });
+    y.axis_chunks_iter_mut(Axis(0), BLOCK).into_par_iter().with_min_len(TASK).enumerate().for_each(
+        |(block, mut rows)| {
+            let mut rng = stream.rng(first + block as u64);
+            rows.iter_mut().for_each(|y| {
+                let z: f64 = StandardNormal.sample(&mut rng);
+                *y += scale * z;
+            });
+        },
+    );
 }
 
 #[cfg(test)]
