@@ -35,6 +35,7 @@ mod compose;
 pub mod dc_solver;
 mod denoiser;
 pub mod exact;
+pub mod feynman_kac;
 mod grid;
 pub mod likelihood;
 pub mod metrics;
@@ -59,7 +60,10 @@ use offprint_core::{Comparison, Paper};
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![offprint_core::paper!("dc_solver", dc_solver::DcSolver)]
+    vec![
+        offprint_core::paper!("dc_solver", dc_solver::DcSolver),
+        offprint_core::paper!("feynman_kac", feynman_kac::FeynmanKac),
+    ]
 }
 
 /// The comparisons of this field.

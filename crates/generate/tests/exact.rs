@@ -233,3 +233,22 @@ fn bad_input_is_answered_with_its_place() {
     let model = Predicting::new(&table, Path::student_t(128.0).unwrap(), Prediction::X0).unwrap();
     assert_eq!(model.kind(), Prediction::X0);
 }
+
+#[test]
+fn independent_coordinates_are_a_case_of_full_covariances() {
+    // More points than a block holds, near and far, and a component without weight.
+    let means = array![[1.0, -1.0, 0.5], [-2.0, 0.3, 1.0], [0.0, 2.0, -1.0]];
+    let variances = array![[0.4, 0.5, 0.6], [0.6, 0.4, 0.5], [0.5, 0.6, 0.4]];
+    let mut matrices = Array3::zeros((3, 3, 3));
+    for k in 0..3 {
+        matrices.slice_mut(s![k, .., ..]).diag_mut().assign(&variances.row(k));
+    }
+    let model = |c| ExactMixture::new(Mixture::new(array![0.3, 0.7, 0.0], means.clone(), c).unwrap()).unwrap();
+    let (diagonal, full) = (model(Covariances::Diagonal(variances.clone())), model(Covariances::Full(matrices)));
+    let mut y = normals(300, 3, Streams::new(0).stream("points"), 0) * 3.0;
+    y.row_mut(7).fill(1e4);
+    for tau in [1e-3, 0.3, 50.0] {
+        let (a, b) = (diagonal.denoise(y.view(), tau).unwrap(), full.denoise(y.view(), tau).unwrap());
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-9 * (1.0 + b.abs())), "{tau}");
+    }
+}

@@ -1,5 +1,6 @@
 //! Gaussian mixtures, and the exact denoiser of one.
 
+use super::diagonal::{BLOCK, Components, Scratch};
 use crate::{Denoiser, check};
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, Zip, s};
 use offprint_core::random::Stream;
@@ -398,7 +399,26 @@ impl Denoiser for ExactMixture {
     }
 
     fn denoise(&self, y: ArrayView2<'_, f64>, tau: f64) -> Result<Array2<f64>> {
-        Ok(self.posteriors(y, tau, false)?.0)
+        if self.turns.is_some() {
+            return Ok(self.posteriors(y, tau, false)?.0);
+        }
+        let level = self.level(y, tau)?;
+        let components = Components {
+            centres: self.centres.view(),
+            spread: self.spread.view(),
+            precision: level.precision.view(),
+            offset: level.offset.view(),
+        };
+        let mut denoised = Array2::zeros(y.dim());
+        // Blocks of one task: enough work to be worth a thread.
+        let least = 16_384usize.div_ceil(BLOCK * self.spread.len());
+        denoised
+            .axis_chunks_iter_mut(Axis(0), BLOCK)
+            .into_par_iter()
+            .zip(y.axis_chunks_iter(Axis(0), BLOCK))
+            .with_min_len(least)
+            .for_each_init(Scratch::default, |scratch, (out, y)| components.denoise(y, scratch, out));
+        Ok(denoised)
     }
 
     /// div D = tr Cov(x₀ | y)/τ².

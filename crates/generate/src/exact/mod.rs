@@ -1,5 +1,6 @@
 //! Denoisers in closed form: every sampler is tested on them, and they need no training.
 
+mod diagonal;
 mod empirical;
 mod mixture;
 mod mixture_file;
