@@ -2,10 +2,10 @@
 
 use super::{Density, Expert, KernelDensity, Linear, Observation, Reward};
 use crate::denoiser::needs_gaussian;
-use crate::exact::{Covariances, ExactMixture, Mixture};
+use crate::exact::{ExactMixture, Mixture};
 use crate::network::{Expected, Labels, Network};
 use crate::{Denoiser, check};
-use ndarray::{Array1, Array2, Array3, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2};
 use offprint_core::{Error, Result, Source};
 use serde::Deserialize;
 use std::path::Path;
@@ -93,7 +93,10 @@ pub fn is_network(source: &Source) -> bool {
 pub fn read(source: &Source, bandwidth: Option<f64>, class: Option<usize>) -> Result<Loaded> {
     let name = source.to_string();
     match source.path() {
-        Some(path) if ending(path) == "json" => Ok(Loaded::Known(Box::new(mixture(&text(path)?, &name)?))),
+        Some(path) if ending(path) == "json" => {
+            let mixture = Mixture::from_json(&text(path)?, &name)?;
+            Ok(Loaded::Known(Box::new(ExactMixture::new(mixture)?)))
+        }
         Some(path) if ending(path) == "safetensors" => {
             let network = Network::load(path, &Expected { conditional: class.is_some(), ..Expected::default() })?;
             Ok(Loaded::Score(Box::new(Bound::new(network, class)?)))
@@ -115,63 +118,6 @@ fn ending(path: &Path) -> String {
 
 fn text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Error::file("read", path, e))
-}
-
-/// A mixture as it stands in a file.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MixtureFile {
-    weights: Vec<f64>,
-    means: Vec<Vec<f64>>,
-    covs: Vec<Spread>,
-}
-
-/// A covariance as it stands in a file: one variance for all coordinates, one for each, or a matrix.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Spread {
-    Round(f64),
-    Diagonal(Vec<f64>),
-    Full(Vec<Vec<f64>>),
-}
-
-/// The mixture in `text`, {"weights": [..], "means": [[..], ..], "covs": [..]}; weights are scaled to sum to 1. `name` is
-/// told in errors.
-pub fn mixture(text: &str, name: &str) -> Result<ExactMixture> {
-    let bad = |problem: String| Error::input(name, problem);
-    let file: MixtureFile = serde_json::from_str(text)
-        .map_err(|e| bad(format!("is no mixture {{\"weights\": [..], \"means\": [[..], ..], \"covs\": [..]}}: {e}")))?;
-    let means = table("means", &file.means).map_err(&bad)?;
-    let total: f64 = file.weights.iter().sum();
-    if let Some((i, w)) = file.weights.iter().enumerate().find(|(_, w)| **w < 0.0) {
-        return Err(bad(format!("weight {i} is {w}: weights are not negative")));
-    }
-    if !(total > 0.0 && total.is_finite()) {
-        return Err(bad(format!("has weights that sum to {total}; one must be positive")));
-    }
-    let (k, d) = means.dim();
-    if file.covs.len() != k {
-        return Err(bad(format!("has {} covs for {k} means", file.covs.len())));
-    }
-    let mut matrices = Array3::zeros((k, d, d));
-    for (i, (spread, mut matrix)) in file.covs.iter().zip(matrices.outer_iter_mut()).enumerate() {
-        match spread {
-            Spread::Round(v) => matrix.diag_mut().fill(*v),
-            Spread::Diagonal(v) if v.len() == d => matrix.diag_mut().assign(&Array1::from(v.clone())),
-            Spread::Full(rows) if rows.len() == d && rows.iter().all(|r| r.len() == d) => {
-                matrix.assign(&table("covs", rows).map_err(&bad)?);
-            }
-            _ => return Err(bad(format!("cov {i} is no number, {d} numbers or {d} × {d} numbers"))),
-        }
-    }
-    let diagonal = file.covs.iter().all(|c| !matches!(c, Spread::Full(_)));
-    let covariances = if diagonal {
-        Covariances::Diagonal(Array2::from_shape_fn((k, d), |(k, j)| matrices[[k, j, j]]))
-    } else {
-        Covariances::Full(matrices)
-    };
-    let mixture = Mixture::new(Array1::from(file.weights) / total, means, covariances);
-    mixture.and_then(ExactMixture::new).map_err(|e| bad(e.to_string()))
 }
 
 /// Rows of equal length.
@@ -237,30 +183,9 @@ pub fn reward(text: &str, name: &str) -> Result<Box<dyn Reward>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Denoiser;
 
     #[test]
-    fn mixtures_are_read_in_three_spellings_of_their_covariances() {
-        let text = r#"{"weights": [1, 3], "means": [[0, 1], [2, 3]], "covs": [0.5, [[1, 0.2], [0.2, 2]]]}"#;
-        let model = mixture(text, "m.json").unwrap();
-        assert_eq!((model.dim(), model.mixture().weights()[1]), (2, 0.75));
-        assert_eq!(model.mixture().covariance(0), Array2::<f64>::eye(2) * 0.5);
-        let diagonal = mixture(r#"{"weights": [1], "means": [[0, 1]], "covs": [[1, 2]]}"#, "m.json").unwrap();
-        assert!(matches!(diagonal.mixture().covariances(), Covariances::Diagonal(_)));
-    }
-
-    #[test]
-    fn bad_files_say_what_is_wrong() {
-        let message = |text: &str| mixture(text, "m.json").unwrap_err().to_string();
-        assert!(message("{").starts_with("m.json: is no mixture"));
-        assert!(message(r#"{"weights": [1], "means": [[0], [1, 2]], "covs": [1]}"#).contains("row 1 of means"));
-        assert!(message(r#"{"weights": [1], "means": [[0]], "covs": [1, 2]}"#).contains("2 covs for 1"));
-        assert!(message(r#"{"weights": [-1], "means": [[0]], "covs": [1]}"#).contains("weight 0 is -1"));
-        assert!(message(r#"{"weights": [0], "means": [[0]], "covs": [1]}"#).contains("sum to 0"));
-        assert!(message(r#"{"weights": [1], "means": [[0]], "covs": [[1, 2]]}"#).contains("cov 0"));
-        assert!(message(r#"{"weights": [1], "means": [[0]], "covs": [-1]}"#).contains("not above 0"));
-        assert!(message(r#"{"weights": [1, 1], "means": [[0]], "covs": [1]}"#).contains("2 entries"));
-        assert!(message(r#"{"weights": [], "means": [], "covs": []}"#).contains("has no means"));
+    fn bad_rewards_say_what_is_wrong() {
         let message = |text: &str| reward(text, "r.json").err().unwrap().to_string();
         assert!(message("{}").contains("no reward") && message(r#"{"linear": []}"#).contains("has no linear"));
         let text = r#"{"matrix": [[1, 2]], "values": [1], "deviation": 0}"#;
