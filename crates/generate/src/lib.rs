@@ -17,6 +17,7 @@ mod compose;
 mod denoiser;
 pub mod exact;
 mod grid;
+pub mod interpolants;
 pub mod likelihood;
 pub mod metrics;
 pub mod network;
@@ -40,5 +41,5 @@ use offprint_core::Paper;
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    Vec::new()
+    vec![offprint_core::paper!("interpolants", interpolants::Interpolants)]
 }
