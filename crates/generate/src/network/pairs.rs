@@ -54,11 +54,18 @@ impl<'a> Pairs<'a> {
         crate::check::dimension("data", data, "the network", config.dim)?;
         match labels {
             Some(labels) if labels.len() != data.nrows() => {
-                return Err(Error::input("labels", format!("has {} entries for {} points", labels.len(), data.nrows())));
+                return Err(Error::input(
+                    "labels",
+                    format!("has {} entries for {} points", labels.len(), data.nrows()),
+                ));
             }
             Some(labels) => {
                 if let Some(label) = labels.iter().find(|&&label| usize::from(label) >= config.classes) {
-                    return Err(Error::parameter("class", label, format!("below {}, the network's classes", config.classes)));
+                    return Err(Error::parameter(
+                        "class",
+                        label,
+                        format!("below {}, the network's classes", config.classes),
+                    ));
                 }
             }
             None if config.classes > 0 => {
@@ -70,7 +77,11 @@ impl<'a> Pairs<'a> {
             return Err(Error::parameter("label dropout", dropout, "from 0 to 1"));
         }
         if levels == Levels::UniformTime && network.path.schedule()?.latest().is_none() {
-            return Err(Error::parameter("levels", "uniform in time", format!("log-normal: {} has no last time", network.path.name())));
+            return Err(Error::parameter(
+                "levels",
+                "uniform in time",
+                format!("log-normal: {} has no last time", network.path.name()),
+            ));
         }
         Ok(Self { network, data, labels, levels, dropout, stream })
     }
@@ -81,12 +92,15 @@ impl<'a> Pairs<'a> {
         let d = net.config().dim;
         let width = d + net.side();
         let (mut inputs, mut targets) = (vec![0.0f32; batch * width], vec![0.0f32; batch * d]);
-        inputs.par_chunks_exact_mut(width).zip(targets.par_chunks_exact_mut(d)).with_min_len(32).enumerate().try_for_each(
-            |(i, (input, target))| {
+        inputs
+            .par_chunks_exact_mut(width)
+            .zip(targets.par_chunks_exact_mut(d))
+            .with_min_len(32)
+            .enumerate()
+            .try_for_each(|(i, (input, target))| {
                 let mut rng = self.stream.rng(step * batch as u64 + i as u64);
                 self.pair(&mut rng, input, target)
-            },
-        )?;
+            })?;
         Ok(Batch { inputs: tensor(inputs, batch)?, targets: tensor(targets, batch)? })
     }
 
