@@ -146,6 +146,11 @@ impl LearnedFields {
         Ok((arrays, Metadata::from([(WORD.to_owned(), text)])))
     }
 
+    /// Whether a `.safetensors` file was saved from [`Self::to_arrays`].
+    pub fn is_in(file: &File) -> Result<bool> {
+        Ok(Checkpoint::open(file)?.word(WORD).is_some())
+    }
+
     /// Reads a file that was saved from [`Self::to_arrays`].
     ///
     /// # Errors

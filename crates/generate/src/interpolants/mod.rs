@@ -1,4 +1,4 @@
-//! Stochastic interpolants (under construction).
+#![doc = include_str!("README.md")]
 
 mod bench;
 pub mod control;
@@ -28,7 +28,7 @@ pub use fields::{Fields, Flow, Rippled};
 pub use interpolant::{Interpolant, PATHS};
 pub use joint::Joint;
 pub use learned::{LearnedFields, Recipe, Shape};
-pub use one_sided::{AsDiffusion, Denoised};
+pub use one_sided::{AsDiffusion, Denoised, NetworkFields};
 pub use run::{
     CouplingName, EpsilonShape, Example, GammaName, IntegratorName, InterpolantsParams, PathName, Second,
 };

@@ -1,6 +1,7 @@
 //! One-sided bridges and the field's diffusions are the same thing, seen from two ends of time.
 
 use super::{Fields, Interpolant};
+use crate::network::Network;
 use crate::{Denoiser, Denoising, Model, Path, Prediction};
 use ndarray::{Array1, Array2, ArrayView2};
 use offprint_core::Result;
@@ -63,6 +64,38 @@ impl<D: Denoiser> Fields for Denoised<D> {
             let velocity = trace.mapv(|trace| -((at.alpha_rate / at.alpha - ratio) * trace + ratio * d));
             (velocity, score)
         }))
+    }
+}
+
+/// A network of the field, trained on any path to noise, as the fields of a one-sided bridge: which may be another path.
+#[derive(Debug, Clone)]
+pub struct NetworkFields {
+    network: Network,
+    path: Interpolant,
+}
+
+impl NetworkFields {
+    /// `network` without a class along `path`.
+    ///
+    /// # Errors
+    /// A bridge between two data sets, a network of noise that is not Gaussian.
+    pub fn new(network: Network, path: Interpolant) -> Result<Self> {
+        Denoised::new(network.unconditional(), path.clone())?;
+        Ok(Self { network, path })
+    }
+}
+
+impl Fields for NetworkFields {
+    fn dim(&self) -> usize {
+        self.network.config().dim
+    }
+
+    fn path(&self) -> &Interpolant {
+        &self.path
+    }
+
+    fn both(&self, x: ArrayView2<'_, f64>, t: f64) -> Result<(Array2<f64>, Array2<f64>)> {
+        Denoised::new(self.network.unconditional(), self.path.clone())?.both(x, t)
     }
 }
 

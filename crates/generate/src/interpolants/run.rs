@@ -117,6 +117,8 @@ pub enum Example {
     Checkerboard,
     /// Handwritten threes to eights, learnt fields.
     Digits,
+    /// Noise to handwritten digits by the shipped network, without training.
+    Digits8,
 }
 
 /// How the ends are mixed over time.
@@ -387,7 +389,7 @@ impl Work<'_> {
     ) -> Result<()> {
         let exact: Option<&ExactFields> = match &self.setup.model {
             Model::Exact(exact) => Some(exact),
-            Model::Learned(_) => None,
+            Model::Learned(_) | Model::Shared(_) => None,
         };
         let d = start.ncols();
         if d == 1 {

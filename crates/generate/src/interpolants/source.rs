@@ -1,8 +1,11 @@
 //! From what the user gives to fields and pairs.
 
 use super::run::{CouplingName, Example, InterpolantsParams, PathName};
-use super::{Coupling, ExactFields, Fields, Interpolant, Joint, LearnedFields, Pairs, Recipe, Shape, examples, mixture_file, view};
+use super::{
+    Coupling, ExactFields, Fields, Interpolant, Joint, LearnedFields, NetworkFields, Pairs, Recipe, Shape, examples, mixture_file, view,
+};
 use crate::exact::Mixture;
+use crate::network::{Digits8, DigitsData, Expected, Network};
 use clap::ValueEnum;
 use ndarray::{Array2, Axis};
 use offprint_core::{Error, Result, Run};
@@ -13,6 +16,7 @@ use std::time::Instant;
 pub(super) enum Model {
     Exact(ExactFields),
     Learned(LearnedFields),
+    Shared(NetworkFields),
 }
 
 impl Model {
@@ -20,6 +24,7 @@ impl Model {
         match self {
             Self::Exact(exact) => exact,
             Self::Learned(learned) => learned,
+            Self::Shared(shared) => shared,
         }
     }
 }
@@ -42,6 +47,7 @@ enum Given {
     Laws(Mixture, Mixture),
     FromNoise(Array2<f64>),
     Tables(Array2<f64>, Array2<f64>),
+    Digits8,
 }
 
 impl Setup {
@@ -51,26 +57,32 @@ impl Setup {
             && params.example == Example::Line
             && params.mixture1.is_none()
             && params.x1.is_builtin();
-        let trained = params.model.as_deref().map(LearnedFields::load).transpose()?;
+        let trained = match &params.model {
+            Some(file) if LearnedFields::is_in(file)? => Some(Model::Learned(LearnedFields::load(file)?)),
+            Some(file) => Some(shared(params, Network::load(file, &Expected::default())?)?),
+            None if matches!(given, Given::Digits8) => Some(shared(params, Digits8::shipped()?.network)?),
+            None => None,
+        };
         let path = match &trained {
-            Some(trained) => trained.path().clone(),
+            Some(trained) => trained.fields().path().clone(),
             None => given.path(params)?,
         };
         let (pairs, start_law) = given.pairs(params, run)?;
         let model = match (trained, &pairs) {
             (Some(trained), _) => {
-                if trained.dim() != pairs.dim() {
+                let d = trained.fields().dim();
+                if d != pairs.dim() {
                     let file = params.model.as_ref().map_or(String::new(), |file| file.display().to_string());
-                    let problem = format!("is a model of dimension {}, but the data have {}", trained.dim(), pairs.dim());
+                    let problem = format!("is a model of dimension {d}, but the data have {}: give x1", pairs.dim());
                     return Err(Error::input(file, problem));
                 }
-                Model::Learned(trained)
+                trained
             }
             (None, Pairs::Law(joint)) => Model::Exact(ExactFields::new(path, joint.clone())?),
             (None, _) => Model::Learned(train(params, run, path, &pairs)?),
         };
         let has_score = match &model {
-            Model::Exact(_) => true,
+            Model::Exact(_) | Model::Shared(_) => true,
             Model::Learned(learned) => learned.shape().second.is_some(),
         };
         Ok(Self { model, pairs, start_law, has_score, is_line_example })
@@ -110,6 +122,7 @@ impl Given {
                     Self::Laws(start, end)
                 }
                 Example::Checkerboard => Self::FromNoise(examples::checkerboard(20_000, stream)),
+                Example::Digits8 => Self::Digits8,
                 Example::Digits => {
                     let (images, labels) = offprint_data::digits();
                     // Ink from −1 to 1.
@@ -127,11 +140,10 @@ impl Given {
     /// The path asked for, or the simplest that fits.
     fn path(&self, params: &InterpolantsParams) -> Result<Interpolant> {
         let name = params.path.unwrap_or(match self {
-            Self::FromNoise(_) => PathName::OneSidedLinear,
+            Self::FromNoise(_) | Self::Digits8 => PathName::OneSidedLinear,
             _ => PathName::Linear,
         });
-        let value = name.to_possible_value().expect("no path is skipped");
-        let path = Interpolant::named(value.get_name(), params.gamma())?;
+        let path = named(params, name)?;
         if path.is_one_sided() && matches!(self, Self::Tables(..)) {
             return Err(Error::parameter("path", path.name(), "two-sided, because x0 is given"));
         }
@@ -154,6 +166,9 @@ impl Given {
             Self::FromNoise(ends) if is_mirror => {
                 (Pairs::tables(ends.clone(), ends, Coupling::Paired, &run.progress())?, None)
             }
+            Self::Digits8 => {
+                (Pairs::from_noise(DigitsData::new().train)?, Some(examples::standard_normal(64)?))
+            }
             Self::FromNoise(ends) => {
                 let law = examples::standard_normal(ends.ncols())?;
                 (Pairs::from_noise(ends)?, Some(law))
@@ -169,6 +184,17 @@ impl Given {
             }
         })
     }
+}
+
+/// A network of the field, along the one-sided path asked for.
+fn shared(params: &InterpolantsParams, network: Network) -> Result<Model> {
+    let path = named(params, params.path.unwrap_or(PathName::OneSidedLinear))?;
+    Ok(Model::Shared(NetworkFields::new(network, path)?))
+}
+
+fn named(params: &InterpolantsParams, name: PathName) -> Result<Interpolant> {
+    let value = name.to_possible_value().expect("no path is skipped");
+    Interpolant::named(value.get_name(), params.gamma())
 }
 
 /// Trains networks, and leaves them as `model.safetensors`.
