@@ -70,8 +70,8 @@ fn fields_are_averages_over_pairs() {
         }
     }
     for j in 0..2 {
-        assert!((velocity[j] / total - b[[0, j]]).abs() < 0.05, "{velocity:?} {total} {b}");
-        assert!((score[j] / total - s[[0, j]]).abs() < 0.02, "{score:?} {total} {s}");
+        assert!((velocity[j] / total - b[[0, j]]).abs() < 0.15, "{velocity:?} {total} {b}");
+        assert!((score[j] / total - s[[0, j]]).abs() < 0.05, "{score:?} {total} {s}");
     }
 }
 

@@ -26,6 +26,9 @@ pub struct ExactFields {
     joint: Joint,
 }
 
+/// Share of the variance of the ends below which x_t counts as a single point: rounding of the coefficients alone.
+const POINT: f64 = 1e-28;
+
 /// The law of x_t and ẋ_t at one time.
 struct Level {
     components: Vec<Component>,
@@ -104,6 +107,10 @@ impl ExactFields {
         Ok(self.answers(x, t, false)?.log_density)
     }
 
+    fn no_spread(&self, t: f64) -> Error {
+        Error::parameter("t", t, format!("where path {} has some spread", self.path.name()))
+    }
+
     fn level(&self, t: f64) -> Result<Level> {
         let at = self.path.at(t)?;
         let d = self.joint.dim();
@@ -113,10 +120,11 @@ impl ExactFields {
                 let mean = pairs.means().row(k).to_owned();
                 let covariance = pairs.covariance(k);
                 let law = Moments::new(&at, mean.view().insert_axis(Axis(0)), covariance.view(), d);
-                Component::new(law, pairs.weights()[k]).map_err(|_| {
-                    let allowed = format!("where path {} has some spread", self.path.name());
-                    Error::parameter("t", t, allowed)
-                })
+                let largest = |m: &Array2<f64>| m.diag().iter().fold(0.0f64, |m, v| m.max(*v));
+                if largest(&law.covariance) <= POINT * largest(&covariance) {
+                    return Err(self.no_spread(t));
+                }
+                Component::new(law, pairs.weights()[k]).map_err(|_| self.no_spread(t))
             })
             .collect::<Result<_>>()?;
         Ok(Level { components, d })

@@ -14,8 +14,7 @@ use crate::{Gamma, Interpolation, Model, Path, Predicting, Prediction, normals};
 use ndarray::{Array1, Array2, ArrayView2, Axis as Along};
 use offprint_core::figure::{Axis, Plot};
 use offprint_core::random::Streams;
-use offprint_core::report::Scale;
-use offprint_core::{Figure, Result, Run, Study, Table};
+use offprint_core::{Figure, Result, Run, Scale, Study, Table};
 use offprint_math::stats;
 
 impl Study for Interpolants {
@@ -125,15 +124,11 @@ fn residuals_at(fields: &ExactFields, x: ArrayView2<'_, f64>, t: f64) -> Result<
         divergence += &central(&|by| Ok(fields.velocity(moved(by).view(), t)?.column(j).to_owned()))?;
         let gradient = central(&|by| fields.log_density(moved(by).view(), t))?;
         for (g, s) in gradient.iter().zip(s.column(j)) {
-            gap = gap.max((g - s).abs() / s.abs().max(1.0));
+            gap = gap.max((g - s).abs());
         }
     }
-    let mut residual = 0.0f64;
-    for i in 0..x.nrows() {
-        let carried = b.row(i).dot(&s.row(i));
-        let scale = rate[i].abs().max(divergence[i].abs()).max(carried.abs()).max(1.0);
-        residual = residual.max((rate[i] + divergence[i] + carried).abs() / scale);
-    }
+    let carried = (&b * &s).sum_axis(Along(1));
+    let residual = (rate + divergence + carried).iter().fold(0.0f64, |m, r| m.max(r.abs()));
     Ok((residual, gap))
 }
 
