@@ -225,7 +225,7 @@ impl Fields for LearnedFields {
         let mut score = self.apply(network, x, t)?;
         if self.shape.second == Some(Target::Latent) {
             let deviation = self.path.deviation(&self.path.at(t)?);
-            crate::check::positive("noise of the path", deviation)?;
+            check::positive("noise of the path", deviation)?;
             score /= -deviation;
         }
         Ok((velocity, score))

@@ -59,7 +59,7 @@ pub struct InterpolantsParams {
     #[arg(long, value_enum, default_value_t = EpsilonShape::Constant)]
     pub epsilon_shape: EpsilonShape,
     /// How a step of the diffusion is taken; the flow takes steps of Runge–Kutta
-    #[arg(long, value_enum, default_value_t = IntegratorName::Heun)]
+    #[arg(long, value_enum, default_value_t = IntegratorName::EulerMaruyama)]
     pub integrator: IntegratorName,
     /// Steps of a process
     #[arg(long, default_value_t = 200)]
@@ -314,7 +314,7 @@ impl Work<'_> {
 
     /// The times that processes run between.
     fn span(&self) -> (f64, f64) {
-        let (from, to) = self.setup.span();
+        let (from, to) = self.setup.span;
         if self.params.backward { (to, from) } else { (from, to) }
     }
 
@@ -467,7 +467,7 @@ impl Work<'_> {
         };
         let tolerance = Tolerance { absolute: 1e-5, relative: 1e-5 };
         let start = |x: ArrayView2<'_, f64>| law.log_density(x, 0.0);
-        let span = self.setup.span();
+        let span = self.setup.span;
         let how = (divergence, tolerance);
         let (log, calls) = log_density_of_flow(self.fields(), points.view(), span, start, how, &run.progress())?;
         run.metric("mean log-likelihood of the flow", log.mean().unwrap_or(f64::NAN), "nat");

@@ -40,6 +40,8 @@ pub(super) struct Setup {
     pub has_score: bool,
     /// Whether it is the default example.
     pub is_line_example: bool,
+    /// The times that processes run between.
+    pub span: (f64, f64),
 }
 
 /// What is bridged.
@@ -85,16 +87,19 @@ impl Setup {
             Model::Exact(_) | Model::Shared(_) => true,
             Model::Learned(learned) => learned.shape().second.is_some(),
         };
-        Ok(Self { model, pairs, start_law, has_score, is_line_example })
+        let span = span(&model)?;
+        Ok(Self { model, pairs, start_law, has_score, is_line_example, span })
     }
+}
 
-    /// The times that processes run between: all for exact fields.
-    pub(super) fn span(&self) -> (f64, f64) {
-        match &self.model {
-            Model::Exact(exact) if !matches!(exact.path(), Interpolant::Diffusion(_)) => (0.0, 1.0),
-            model => model.fields().path().learnable(),
-        }
-    }
+/// The times that processes of `model` run between: all for exact fields.
+fn span(model: &Model) -> Result<(f64, f64)> {
+    Ok(match model {
+        Model::Exact(exact) if !matches!(exact.path(), Interpolant::Diffusion(_)) => (0.0, 1.0),
+        // A denoiser needs some signal at the start.
+        Model::Shared(shared) => Interpolant::of_diffusion(shared.path().schedule()?)?.learnable(),
+        model => model.fields().path().learnable(),
+    })
 }
 
 impl Given {
