@@ -1,8 +1,11 @@
 //! The door: what a user may set, and what one run reports.
 
+use super::objective::Target;
 use super::source::{Model, Setup};
-use super::{Diffusion, Epsilon, ExactFields, Fields, Generated, Integrator, Keep, flow, log_density_of_flow, view};
-use super::{Interpolants, objective::Target};
+use super::{
+    Diffusion, Epsilon, ExactFields, Fields, Generated, Integrator, Interpolant, Interpolants, Keep, flow,
+    log_density_of_flow, view,
+};
 use crate::exact::ExactMixture;
 use crate::likelihood::Divergence;
 use crate::metrics::{energy_distance, kolmogorov_smirnov};
@@ -55,9 +58,9 @@ pub struct InterpolantsParams {
     #[arg(long, default_value_t = 0.5)]
     #[schemars(range(min = 0, max = 1000))]
     pub epsilon: f64,
-    /// How epsilon goes over time
-    #[arg(long, value_enum, default_value_t = EpsilonShape::Constant)]
-    pub epsilon_shape: EpsilonShape,
+    /// How epsilon goes over time; by default constant, and bump where the start is noise (the score is steep at the end)
+    #[arg(long, value_enum)]
+    pub epsilon_shape: Option<EpsilonShape>,
     /// How a step of the diffusion is taken; the flow takes steps of Runge–Kutta
     #[arg(long, value_enum, default_value_t = IntegratorName::EulerMaruyama)]
     pub integrator: IntegratorName,
@@ -248,8 +251,9 @@ impl InterpolantsParams {
         }
     }
 
-    fn epsilon(&self, value: f64) -> Epsilon {
-        match self.epsilon_shape {
+    fn epsilon(&self, value: f64, path: &Interpolant) -> Epsilon {
+        let usual = if path.is_one_sided() { EpsilonShape::Bump } else { EpsilonShape::Constant };
+        match self.epsilon_shape.unwrap_or(usual) {
             EpsilonShape::Constant => Epsilon::Constant(value),
             EpsilonShape::Bump => Epsilon::Bump(value),
         }
@@ -354,7 +358,7 @@ impl Work<'_> {
             flow(self.fields(), start, (steps, span), keep, progress)?
         } else {
             let process = Diffusion {
-                epsilon: self.params.epsilon(epsilon),
+                epsilon: self.params.epsilon(epsilon, self.fields().path()),
                 integrator: self.params.integrator(),
                 steps,
                 span,
