@@ -40,13 +40,7 @@ fn batches(c: &mut Criterion) {
     let stream = Streams::new(0).stream("bench");
     let path = Interpolant::named("linear", Gamma::Brownian { scale: 1.0 }).unwrap();
     let data = |name: &str| examples::checkerboard(10_000, Streams::new(0).stream(name));
-    let pairs = Pairs::tables(
-        data("x0"),
-        data("x1"),
-        Coupling::Independent,
-        &Progress::silent(),
-    )
-    .unwrap();
+    let pairs = Pairs::tables(data("x0"), data("x1"), Coupling::Independent, &Progress::silent()).unwrap();
     let mut group = c.benchmark_group("training pairs");
     group.throughput(Throughput::Elements(2 * 512));
     group.bench_function("512 pairs and their mirrors, d=2", |b| {

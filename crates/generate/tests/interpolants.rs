@@ -8,13 +8,15 @@ use offprint_generate::interpolants::control::Errors;
 use offprint_generate::interpolants::examples::{checkerboard, line, plane, standard_normal};
 use offprint_generate::interpolants::fokker_planck::Line;
 use offprint_generate::interpolants::{
-    AsDiffusion, Coupling, Denoised, Diffusion, Epsilon, ExactFields, Fields, Integrator, Interpolant, Joint, Keep, Pairs,
-    Rippled, flow, log_density_of_diffusion, log_density_of_flow,
+    AsDiffusion, Coupling, Denoised, Diffusion, Epsilon, ExactFields, Fields, Integrator, Interpolant, Joint, Keep,
+    Pairs, Rippled, flow, log_density_of_diffusion, log_density_of_flow,
 };
 use offprint_generate::likelihood::Divergence;
 use offprint_generate::metrics::{energy_distance, kolmogorov_smirnov};
 use offprint_generate::ode::Tolerance;
-use offprint_generate::{Denoiser, Gamma, Grid, Interpolation, Kernel, Model, Path, Predicting, Prediction, Schedule, sample};
+use offprint_generate::{
+    Denoiser, Gamma, Grid, Interpolation, Kernel, Model, Path, Predicting, Prediction, Schedule, sample,
+};
 use offprint_math::stats;
 use proptest::prelude::*;
 
@@ -187,8 +189,8 @@ fn cdf(mixture: &Mixture, x: f64) -> f64 {
     let erf = |x: f64| {
         // Abramowitz and Stegun 7.1.26: 1.5e-7 is beyond what samples show.
         let t = 1.0 / (1.0 + 0.327_591_1 * x.abs());
-        let poly = t
-            * (0.254_829_592 + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+        let poly =
+            t * (0.254_829_592 + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
         (1.0 - poly * (-x * x).exp()) * x.signum()
     };
     let term = |k: usize| {
@@ -202,21 +204,21 @@ fn cdf(mixture: &Mixture, x: f64) -> f64 {
 fn flow_and_diffusions_end_in_one_law() {
     let fields = on_line(linear());
     let streams = Streams::new(5);
-    let (start, _) = ExactMixture::new(fields.joint().starts().clone()).unwrap().sample(4000, streams.stream("start"));
+    let (start, _) = ExactMixture::new(fields.joint().starts().clone()).unwrap().sample(2000, streams.stream("start"));
     let distance = |x: &Array2<f64>, law: &Mixture| kolmogorov_smirnov(&x.column(0).to_vec(), |x| cdf(law, x));
     for epsilon in [0.0, 0.5, 2.0] {
         for integrator in [Integrator::EulerMaruyama, Integrator::Heun] {
-            let process = Diffusion { epsilon: Epsilon::Constant(epsilon), integrator, steps: 300, span: (0.0, 1.0) };
-            let keep = Keep { points: 7, every: 50 };
+            let process = Diffusion { epsilon: Epsilon::Constant(epsilon), integrator, steps: 120, span: (0.0, 1.0) };
+            let keep = Keep { points: 7, every: 20 };
             let run = |stream| process.run(&fields, start.clone(), keep, stream, &Progress::silent()).unwrap();
             let there = run(streams.stream("noise"));
-            // 1.63/√4000: passed in 99 of 100 draws.
-            assert!(distance(&there.x, fields.joint().ends()) < 0.026, "{epsilon} {integrator:?}");
+            // 1.63/√2000: passed in 99 of 100 draws.
+            assert!(distance(&there.x, fields.joint().ends()) < 0.037, "{epsilon} {integrator:?}");
             assert_eq!((there.paths.dim(), there.times.len()), ((7, 7, 1), 7));
             assert_eq!(there.paths.slice(s![.., 6, ..]), there.x.slice(s![..7, ..]));
             let back = Diffusion { span: (1.0, 0.0), ..process.clone() };
             let back = back.run(&fields, there.x, Keep::NOTHING, streams.stream("back"), &Progress::silent()).unwrap();
-            assert!(distance(&back.x, fields.joint().starts()) < 0.03, "{epsilon} {integrator:?}");
+            assert!(distance(&back.x, fields.joint().starts()) < 0.042, "{epsilon} {integrator:?}");
         }
     }
 }
@@ -224,7 +226,10 @@ fn flow_and_diffusions_end_in_one_law() {
 #[test]
 fn the_flow_is_the_monotone_map() {
     let fields = on_line(linear());
-    let x = Array2::from_shape_fn((40, 1), |(i, _)| if i < 20 { -3.6 + 0.06 * i as f64 } else { 2.4 + 0.06 * (i - 20) as f64 });
+    let x = Array2::from_shape_fn(
+        (40, 1),
+        |(i, _)| if i < 20 { -3.6 + 0.06 * i as f64 } else { 2.4 + 0.06 * (i - 20) as f64 },
+    );
     let moved = flow(&fields, x.clone(), (500, (0.0, 1.0)), Keep::NOTHING, &Progress::silent()).unwrap().x;
     for (x, y) in x.iter().zip(&moved) {
         let (from, to) = (cdf(fields.joint().starts(), *x), cdf(fields.joint().ends(), *y));
@@ -244,11 +249,16 @@ fn densities_of_exact_fields_are_the_target() {
     assert!((found - &expected).iter().all(|v| v.abs() < 1e-5));
     for epsilon in [Epsilon::Constant(0.5), Epsilon::Bump(1.0)] {
         let stream = Streams::new(9).stream("paths");
-        let found = log_density_of_diffusion(&fields, x.view(), &epsilon, (200, 4000), start, (stream, &Progress::silent()));
+        let found =
+            log_density_of_diffusion(&fields, x.view(), &epsilon, (100, 2000), start, (stream, &Progress::silent()));
         let found = found.unwrap();
         for i in 0..3 {
             let apart = (found.log_density[i] - expected[i]).abs();
-            assert!(apart < 4.0 * found.error[i] + 0.02 && found.error[i] < 0.2, "{epsilon:?}: {apart} {}", found.error[i]);
+            assert!(
+                apart < 4.0 * found.error[i] + 0.02 && found.error[i] < 0.2,
+                "{epsilon:?}: {apart} {}",
+                found.error[i]
+            );
         }
     }
 }
@@ -259,14 +269,17 @@ fn two_ways_to_the_density_of_a_wrong_diffusion_agree() {
     let exact = on_line(linear());
     let wrong = Rippled::new(&exact, 0.5, 4.0).unwrap();
     let epsilon = 0.5;
-    let line = Line::new(-11.0, 11.0, 1100).unwrap();
+    let line = Line::new(-11.0, 11.0, 551).unwrap();
     let column = |x: Vec<f64>| Array1::from(x).insert_axis(Axis(1));
     let start = log_density(exact.joint().starts(), column(line.centres()).view()).unwrap().mapv(f64::exp);
     let edges = column(line.edges());
     let end = line
-        .evolve(start.as_slice().unwrap(), (0.0, 1.0, 400), |_| epsilon, |t| {
-            Ok(wrong.drift(edges.view(), t, epsilon)?.into_raw_vec_and_offset().0)
-        })
+        .evolve(
+            start.as_slice().unwrap(),
+            (0.0, 1.0, 200),
+            |_| epsilon,
+            |t| Ok(wrong.drift(edges.view(), t, epsilon)?.into_raw_vec_and_offset().0),
+        )
         .unwrap();
     assert!((line.integral(end.iter().copied()) - 1.0).abs() < 1e-10);
     let centres = line.centres();
@@ -274,7 +287,8 @@ fn two_ways_to_the_density_of_a_wrong_diffusion_agree() {
     let x = Array2::from_shape_fn((3, 1), |(i, _)| centres[places[i]]);
     let base = |x: ArrayView2<'_, f64>| log_density(exact.joint().starts(), x);
     let how = (Streams::new(4).stream("paths"), &Progress::silent());
-    let paths = log_density_of_diffusion(&wrong, x.view(), &Epsilon::Constant(epsilon), (400, 4000), base, how).unwrap();
+    let paths =
+        log_density_of_diffusion(&wrong, x.view(), &Epsilon::Constant(epsilon), (200, 2000), base, how).unwrap();
     for (i, place) in places.iter().enumerate() {
         let apart = (paths.log_density[i] - end[*place].ln()).abs();
         assert!(apart < 4.0 * paths.error[i] + 0.03, "{apart} {}", paths.error[i]);
@@ -343,7 +357,10 @@ fn couplings_pair_as_they_say() {
     let (transport, ..) = cost(Coupling::MinibatchTransport);
     let (sharp, ..) = cost(Coupling::Entropic { epsilon: 0.05 });
     let (blunt, ..) = cost(Coupling::Entropic { epsilon: 20.0 });
-    assert!(transport < independent && sharp < independent && sharp < blunt, "{transport} {sharp} {blunt} {independent}");
+    assert!(
+        transport < independent && sharp < independent && sharp < blunt,
+        "{transport} {sharp} {blunt} {independent}"
+    );
     assert!((sharp - paired).abs() < 1.0, "{sharp} {paired}");
     // A large ε forgets the cost.
     assert!((blunt - independent).abs() < 0.15 * independent, "{blunt} {independent}");

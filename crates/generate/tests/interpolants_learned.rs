@@ -129,7 +129,8 @@ fn the_users_samples_are_bridged_and_the_model_serves_again() {
     let place = |name: &str| directory.path().join(name);
     let stream = Streams::new(1).stream("rows");
     rows(&place("x0.npy"), normals(300, 2, stream, 0));
-    let csv: Vec<String> = normals(200, 2, stream, 1000).outer_iter().map(|r| format!("{},{}", r[0] + 3.0, r[1])).collect();
+    let csv: Vec<String> =
+        normals(200, 2, stream, 1000).outer_iter().map(|r| format!("{},{}", r[0] + 3.0, r[1])).collect();
     std::fs::write(place("x1.csv"), csv.join("\n")).unwrap();
     let small = json!({
         "x0": place("x0.npy"), "x1": place("x1.csv"), "coupling": "minibatch-transport", "train_steps": 60, "width": 16,
@@ -156,12 +157,14 @@ fn mixtures_of_the_user_have_exact_fields() {
     let directory = tempfile::tempdir().unwrap();
     let place = |name: &str| directory.path().join(name);
     std::fs::write(place("a.json"), r#"{"weights": [1], "means": [[0, 0]], "covs": [1]}"#).unwrap();
-    std::fs::write(place("b.json"), r#"{"weights": [0.5, 0.5], "means": [[3, 0], [0, 3]], "covs": [[1, 0.2], 0.3]}"#).unwrap();
+    std::fs::write(place("b.json"), r#"{"weights": [0.5, 0.5], "means": [[3, 0], [0, 3]], "covs": [[1, 0.2], 0.3]}"#)
+        .unwrap();
     let exact = json!({"mixture0": place("a.json"), "mixture1": place("b.json"), "samples": 300, "steps": 30,
         "path": "encoding-decoding", "gamma": "sine-squared", "epsilon_shape": "bump", "integrator": "heun"});
     let report = run(exact, &place("out")).unwrap();
     assert!(report.metric("energy distance, diffusion, ε = 0.5").unwrap() < 0.3);
-    let one = json!({"mixture1": place("a.json"), "samples": 50, "steps": 10, "coupling": "entropic", "gamma_scale": 0.5});
+    let one =
+        json!({"mixture1": place("a.json"), "samples": 50, "steps": 10, "coupling": "entropic", "gamma_scale": 0.5});
     assert!(run(one, &place("entropic")).is_ok());
 }
 

@@ -1,6 +1,8 @@
 //! The flow of exact fields beside torchdiffeq, and training beside PyTorch with torchcfm, on identical inputs.
 
-use super::{ExactFields, Fields, Interpolant, Interpolants, Joint, Keep, LearnedFields, Pairs, Recipe, Shape, examples, flow};
+use super::{
+    ExactFields, Fields, Interpolant, Interpolants, Joint, Keep, LearnedFields, Pairs, Recipe, Shape, examples, flow,
+};
 use crate::exact::ExactMixture;
 use crate::{Gamma, normals};
 use ndarray::{Array1, Array2, Zip, s};
@@ -39,7 +41,9 @@ fn exact_flow(seed: u64) -> Result<Case> {
     };
     Ok(Case {
         name: "exact-flow",
-        says: format!("{points} points along the exact flow of a mixture of 6 pairs on the line, {steps} Runge–Kutta steps, float64"),
+        says: format!(
+            "{points} points along the exact flow of a mixture of 6 pairs on the line, {steps} Runge–Kutta steps, float64"
+        ),
         inputs,
         settings: json!({ "steps": steps }),
         work: Box::new(work),
@@ -74,7 +78,9 @@ fn training(seed: u64) -> Result<Case> {
     };
     Ok(Case {
         name: "training",
-        says: format!("{steps} steps of a velocity, {depth} × {width} ReLU, {batch} rows a step, noise to a checkerboard"),
+        says: format!(
+            "{steps} steps of a velocity, {depth} × {width} ReLU, {batch} rows a step, noise to a checkerboard"
+        ),
         inputs,
         settings: json!({
             "steps": steps, "batch": batch, "width": width, "depth": depth, "learning_rate": learning_rate, "seed": seed,

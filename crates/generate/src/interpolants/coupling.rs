@@ -73,7 +73,8 @@ impl Pairs {
         table("x0", &starts)?;
         table("x1", &ends)?;
         if starts.ncols() != ends.ncols() {
-            let problem = format!("has shape {:?}, but x0 has {:?}: as many columns are needed", ends.dim(), starts.dim());
+            let problem =
+                format!("has shape {:?}, but x0 has {:?}: as many columns are needed", ends.dim(), starts.dim());
             return Err(Error::input("x1", problem));
         }
         let (n0, n1) = (starts.nrows(), ends.nrows());

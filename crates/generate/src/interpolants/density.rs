@@ -67,7 +67,11 @@ pub fn log_density_of_diffusion(
         let t = 1.0 - (step as f64 + 0.5) * h;
         let value = epsilon.at(t);
         let Some((velocity, score)) = fields.divergences(y.view(), t)? else {
-            return Err(Error::parameter("fields", "learnt ones", "of closed-form divergence for the density of a diffusion"));
+            return Err(Error::parameter(
+                "fields",
+                "learnt ones",
+                "of closed-form divergence for the density of a diffusion",
+            ));
         };
         log_weight.scaled_add(-h, &velocity);
         log_weight.scaled_add(-h * value, &score);

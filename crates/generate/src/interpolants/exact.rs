@@ -2,7 +2,7 @@
 
 use super::{Fields, Interpolant, Joint};
 use crate::{Coefficients, check};
-use ndarray::{Array1, Array2, ArrayView2, Axis, s};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use offprint_core::{Error, Result};
 use offprint_math::{linalg, vector};
 use rayon::prelude::*;
@@ -52,23 +52,34 @@ struct Component {
     stiffness: f64,
 }
 
-/// Scratch memory of one thread.
+/// Points that are answered at a time: loops run over them, so that they vectorise in any dimension.
+const BLOCK: usize = 128;
+
+/// Scratch memory of one thread, for blocks of n points. Coordinates stand one after the other, n numbers each.
 struct Work {
-    /// Log-weights, then responsibilities (K).
+    /// Log-weights, then responsibilities (K, n).
     weights: Vec<f64>,
-    /// x − m (d).
-    apart: Vec<f64>,
-    /// C⁻¹(x − m) of every component (K · d).
+    /// C⁻¹(x − m) of every component (K, d, n).
     pulls: Vec<f64>,
-    /// u of one component (d).
+    /// The points (d, n).
+    points: Vec<f64>,
+    /// x − m of one component, then its u (d, n).
     motion: Vec<f64>,
+    /// Largest log-weight of each point, and the sum of all relative to it (n each).
+    top: Vec<f64>,
+    total: Vec<f64>,
+    /// b and s (d, n each).
+    velocity: Vec<f64>,
+    score: Vec<f64>,
 }
 
-/// One point's numbers.
-struct Answer {
-    log_density: f64,
-    velocity_divergence: f64,
-    score_divergence: f64,
+/// Where the answers for a block of points go.
+struct Rows<'a> {
+    velocity: ArrayViewMut2<'a, f64>,
+    score: ArrayViewMut2<'a, f64>,
+    log_density: &'a mut [f64],
+    velocity_divergence: &'a mut [f64],
+    score_divergence: &'a mut [f64],
 }
 
 /// Everything at n points.
@@ -141,29 +152,24 @@ impl ExactFields {
             velocity_divergence: Array1::zeros(n),
             score_divergence: Array1::zeros(n),
         };
-        // Rows of one task: enough work to be worth a thread.
-        let least = 16_384usize.div_ceil(level.components.len() * d * d);
-        let x = x.as_standard_layout();
+        // Blocks of one task: enough work to be worth a thread.
+        let least = 16_384usize.div_ceil(BLOCK * level.components.len() * d * d);
+        let contiguous = "a new vector is contiguous";
         (
-            all.velocity.axis_iter_mut(Axis(0)),
-            all.score.axis_iter_mut(Axis(0)),
-            x.axis_iter(Axis(0)),
-            all.log_density.as_slice_mut().expect("a new vector is contiguous"),
-            all.velocity_divergence.as_slice_mut().expect("a new vector is contiguous"),
-            all.score_divergence.as_slice_mut().expect("a new vector is contiguous"),
+            all.velocity.axis_chunks_iter_mut(Axis(0), BLOCK),
+            all.score.axis_chunks_iter_mut(Axis(0), BLOCK),
+            x.axis_chunks_iter(Axis(0), BLOCK),
+            all.log_density.as_slice_mut().expect(contiguous).par_chunks_mut(BLOCK),
+            all.velocity_divergence.as_slice_mut().expect(contiguous).par_chunks_mut(BLOCK),
+            all.score_divergence.as_slice_mut().expect(contiguous).par_chunks_mut(BLOCK),
         )
             .into_par_iter()
             .with_min_len(least)
             .for_each_init(
                 || Work::new(&level),
-                |work, (mut velocity, mut score, x, log_density, velocity_divergence, score_divergence)| {
-                    let velocity = velocity.as_slice_mut().expect("own rows are contiguous");
-                    let score = score.as_slice_mut().expect("own rows are contiguous");
-                    let x = x.to_slice().expect("rows in standard layout are contiguous");
-                    let answer = level.answer(x, work, velocity, score, divergences);
-                    *log_density = answer.log_density;
-                    *velocity_divergence = answer.velocity_divergence;
-                    *score_divergence = answer.score_divergence;
+                |work, (velocity, score, x, log_density, velocity_divergence, score_divergence)| {
+                    let rows = Rows { velocity, score, log_density, velocity_divergence, score_divergence };
+                    level.answer(x, work, rows, divergences);
                 },
             );
         Ok(all)
@@ -224,65 +230,133 @@ impl Component {
 }
 
 impl Level {
-    /// Velocity and score at one point, into the slices; the rest is returned.
-    fn answer(
-        &self,
-        x: &[f64],
-        work: &mut Work,
-        velocity: &mut [f64],
-        score: &mut [f64],
-        divergences: bool,
-    ) -> Answer {
-        let d = self.d;
-        for ((component, weight), pull) in
-            self.components.iter().zip(&mut work.weights).zip(work.pulls.chunks_exact_mut(d))
-        {
-            work.apart.iter_mut().zip(x).zip(&component.mean).for_each(|((a, x), m)| *a = x - m);
-            multiply(&component.precision, &work.apart, pull);
-            *weight = component.offset - 0.5 * dot(&work.apart, pull);
+    /// The answers at a block of points (n, d).
+    fn answer(&self, x: ArrayView2<'_, f64>, work: &mut Work, mut rows: Rows<'_>, divergences: bool) {
+        let (n, d) = x.dim();
+        for (i, row) in x.outer_iter().enumerate() {
+            row.iter().enumerate().for_each(|(j, x)| work.points[j * n + i] = *x);
         }
-        let log_density = vector::log_sum_exp(&work.weights);
-        vector::softmax(&mut work.weights);
+        self.responsibilities(n, work);
+        for ((log, top), total) in rows.log_density.iter_mut().zip(&work.top).zip(&work.total) {
+            *log = top + total.ln();
+        }
+        let (velocity, score) = (&mut work.velocity[..d * n], &mut work.score[..d * n]);
         velocity.fill(0.0);
         score.fill(0.0);
-        let (mut velocity_divergence, mut score_divergence) = (0.0, 0.0);
-        for ((component, &r), pull) in self.components.iter().zip(&work.weights).zip(work.pulls.chunks_exact(d)) {
-            // Components without weight are skipped: most of them, far from the middle.
-            if r < 1e-300 {
-                continue;
+        let motion = &mut work.motion[..d * n];
+        let members = work.weights.chunks_exact(n).zip(work.pulls.chunks_exact(d * n));
+        for (component, (r, pulls)) in self.components.iter().zip(members) {
+            multiply(&component.motion, pulls, motion, n);
+            for (u, rate) in motion.chunks_exact_mut(n).zip(&component.rate) {
+                u.iter_mut().for_each(|u| *u += rate);
             }
-            multiply(&component.motion, pull, &mut work.motion);
-            work.motion.iter_mut().zip(&component.rate).for_each(|(u, m)| *u += m);
-            velocity.iter_mut().zip(&work.motion).for_each(|(b, u)| *b += r * u);
-            score.iter_mut().zip(pull).for_each(|(s, p)| *s -= r * p);
+            add_products(velocity, 1.0, r, motion);
+            add_products(score, -1.0, r, pulls);
             if divergences {
-                velocity_divergence += r * (component.expansion - dot(&work.motion, pull));
-                score_divergence += r * (dot(pull, pull) - component.stiffness);
+                rows.add_divergences(component, r, motion, pulls);
             }
         }
         if divergences {
-            // Σ r u·(g − s) = Σ r u·g − b·s.
-            velocity_divergence -= dot(velocity, score);
-            score_divergence -= dot(score, score);
+            rows.finish_divergences(velocity, score);
         }
-        Answer { log_density, velocity_divergence, score_divergence }
+        for (i, (mut b, mut s)) in rows.velocity.outer_iter_mut().zip(rows.score.outer_iter_mut()).enumerate() {
+            b.iter_mut().enumerate().for_each(|(j, b)| *b = velocity[j * n + i]);
+            s.iter_mut().enumerate().for_each(|(j, s)| *s = score[j * n + i]);
+        }
+    }
+
+    /// Responsibilities of the components for the n points of `work`, with their pulls.
+    fn responsibilities(&self, n: usize, work: &mut Work) {
+        let d = self.d;
+        let count = self.components.len();
+        work.weights.resize(count * n, 0.0);
+        work.pulls.resize(count * d * n, 0.0);
+        let (apart, top, total) = (&mut work.motion[..d * n], &mut work.top[..n], &mut work.total[..n]);
+        top.fill(f64::NEG_INFINITY);
+        total.fill(0.0);
+        let members = work.weights.chunks_exact_mut(n).zip(work.pulls.chunks_exact_mut(d * n));
+        for (component, (logs, pulls)) in self.components.iter().zip(members) {
+            for ((apart, x), m) in apart.chunks_exact_mut(n).zip(work.points.chunks_exact(n)).zip(&component.mean) {
+                apart.iter_mut().zip(x).for_each(|(a, x)| *a = x - m);
+            }
+            multiply(&component.precision, apart, pulls, n);
+            logs.fill(component.offset);
+            for (apart, pull) in apart.chunks_exact(n).zip(pulls.chunks_exact(n)) {
+                logs.iter_mut().zip(apart).zip(pull).for_each(|((l, a), p)| *l -= 0.5 * a * p);
+            }
+            top.iter_mut().zip(&*logs).for_each(|(t, l)| *t = t.max(*l));
+        }
+        for logs in work.weights.chunks_exact_mut(n) {
+            logs.iter_mut().zip(&*top).for_each(|(l, t)| *l -= t);
+        }
+        vector::exp(&mut work.weights);
+        for weights in work.weights.chunks_exact(n) {
+            total.iter_mut().zip(weights).for_each(|(t, w)| *t += w);
+        }
+        for weights in work.weights.chunks_exact_mut(n) {
+            weights.iter_mut().zip(&*total).for_each(|(w, t)| *w /= t);
+        }
     }
 }
 
-fn multiply(matrix: &[f64], x: &[f64], out: &mut [f64]) {
-    for (out, row) in out.iter_mut().zip(matrix.chunks_exact(x.len())) {
-        *out = dot(row, x);
+impl Rows<'_> {
+    /// What one component gives, with responsibilities `r` (n), u as `motion` and C⁻¹(x − m) as `pulls` (d, n).
+    fn add_divergences(&mut self, component: &Component, r: &[f64], motion: &[f64], pulls: &[f64]) {
+        let slots = self.velocity_divergence.iter_mut().zip(self.score_divergence.iter_mut());
+        for (i, ((b, s), r)) in slots.zip(r).enumerate() {
+            *b += r * (component.expansion - column_dot(motion, pulls, i, self.log_density.len()));
+            *s += r * (column_dot(pulls, pulls, i, self.log_density.len()) - component.stiffness);
+        }
+    }
+
+    /// Σ r u·(g − s) = Σ r u·g − b·s, and the same for the score.
+    fn finish_divergences(&mut self, velocity: &[f64], score: &[f64]) {
+        let slots = self.velocity_divergence.iter_mut().zip(self.score_divergence.iter_mut());
+        for (i, (b, s)) in slots.enumerate() {
+            *b -= column_dot(velocity, score, i, self.log_density.len());
+            *s -= column_dot(score, score, i, self.log_density.len());
+        }
     }
 }
 
-fn dot(x: &[f64], y: &[f64]) -> f64 {
-    x.iter().zip(y).map(|(x, y)| x * y).sum()
+/// Σ_j x_ji y_ji of two tables (d, n).
+fn column_dot(x: &[f64], y: &[f64], i: usize, n: usize) -> f64 {
+    x[i..].iter().step_by(n).zip(y[i..].iter().step_by(n)).map(|(x, y)| x * y).sum()
+}
+
+/// `out` (d, n) = `matrix` (d, d) `x` (d, n).
+fn multiply(matrix: &[f64], x: &[f64], out: &mut [f64], n: usize) {
+    let d = x.len() / n;
+    for (out, row) in out.chunks_exact_mut(n).zip(matrix.chunks_exact(d)) {
+        out.fill(0.0);
+        for (x, factor) in x.chunks_exact(n).zip(row) {
+            out.iter_mut().zip(x).for_each(|(o, x)| *o += factor * x);
+        }
+    }
+}
+
+/// `sum` (d, n) += `sign` · `weights` (n) · `x` (d, n).
+fn add_products(sum: &mut [f64], sign: f64, weights: &[f64], x: &[f64]) {
+    let n = weights.len();
+    for (sum, x) in sum.chunks_exact_mut(n).zip(x.chunks_exact(n)) {
+        sum.iter_mut().zip(weights).zip(x).for_each(|((s, w), x)| *s += sign * w * x);
+    }
 }
 
 impl Work {
     fn new(level: &Level) -> Self {
         let (k, d) = (level.components.len(), level.d);
-        Self { weights: vec![0.0; k], apart: vec![0.0; d], pulls: vec![0.0; k * d], motion: vec![0.0; d] }
+        let block = |count: usize| vec![0.0; count * BLOCK];
+        Self {
+            weights: block(k),
+            pulls: block(k * d),
+            points: block(d),
+            motion: block(d),
+            top: block(1),
+            total: block(1),
+            velocity: block(d),
+            score: block(d),
+        }
     }
 }
 

@@ -12,11 +12,7 @@ use rand_distr::{Distribution, StandardNormal};
 pub fn line() -> Result<(Mixture, Mixture)> {
     let start = Mixture::round(array![0.5, 0.5], array![[-3.0], [3.0]], array![0.25, 0.25].view())?;
     let third = 1.0 / 3.0;
-    let end = Mixture::round(
-        Array1::from_elem(3, third),
-        array![[-6.0], [0.0], [6.0]],
-        array![0.5, 0.33, 0.5].view(),
-    )?;
+    let end = Mixture::round(Array1::from_elem(3, third), array![[-6.0], [0.0], [6.0]], array![0.5, 0.33, 0.5].view())?;
     Ok((start, end))
 }
 

@@ -169,7 +169,8 @@ mod tests {
         let epsilon = 0.7;
         let line = Line::new(-8.0, 8.0, cells).unwrap();
         let normal = |mean: f64, variance: f64| -> Vec<f64> {
-            let density = |x: f64| (-0.5 * (x - mean).powi(2) / variance).exp() / (std::f64::consts::TAU * variance).sqrt();
+            let density =
+                |x: f64| (-0.5 * (x - mean).powi(2) / variance).exp() / (std::f64::consts::TAU * variance).sqrt();
             line.centres().into_iter().map(density).collect()
         };
         let drift: Vec<f64> = line.edges().iter().map(|x| -x).collect();
@@ -194,7 +195,10 @@ mod tests {
         let end = line.evolve(&start, (0.0, 1.0, 200), |_| 1e-2, |_| Ok(vec![5.0; 49])).unwrap();
         assert!(end.iter().all(|p| *p >= 0.0));
         // At rest the law is ∝ exp(f x/ε): Scharfetter and Gummel's ratio between cells is exact.
-        assert!((end[49] / end[48] - (5.0 * line.width() / 1e-2f64).exp()).abs() < 1e-3 * (5.0 * line.width() / 1e-2f64).exp());
+        assert!(
+            (end[49] / end[48] - (5.0 * line.width() / 1e-2f64).exp()).abs()
+                < 1e-3 * (5.0 * line.width() / 1e-2f64).exp()
+        );
     }
 
     #[test]

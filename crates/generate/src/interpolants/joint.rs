@@ -71,7 +71,11 @@ impl Joint {
         let d = same_dimension(start, end)?;
         if start.weights().len() != 1 || end.weights().len() != 1 {
             let given = format!("{} and {} components", start.weights().len(), end.weights().len());
-            return Err(Error::parameter("mixtures", given, "single Gaussians: only their plan is known in closed form"));
+            return Err(Error::parameter(
+                "mixtures",
+                given,
+                "single Gaussians: only their plan is known in closed form",
+            ));
         }
         crate::check::positive("epsilon", epsilon)?;
         let (c0, c1) = (start.covariance(0), end.covariance(0));
@@ -123,5 +127,8 @@ fn same_dimension(starts: &Mixture, ends: &Mixture) -> Result<usize> {
         return Ok(d0);
     }
     let shapes = (starts.means().dim(), ends.means().dim());
-    Err(Error::input("mixtures", format!("have means of shapes {:?} and {:?}: both need one dimension", shapes.0, shapes.1)))
+    Err(Error::input(
+        "mixtures",
+        format!("have means of shapes {:?} and {:?}: both need one dimension", shapes.0, shapes.1),
+    ))
 }

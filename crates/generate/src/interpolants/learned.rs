@@ -4,7 +4,7 @@ use super::objective::{self, Batch, Target};
 use super::{Fields, Interpolant, Pairs};
 use crate::check;
 use candle_core::{DType, Device, Tensor};
-use ndarray::{Array2, ArrayView2, ArrayD, IxDyn};
+use ndarray::{Array2, ArrayD, ArrayView2, IxDyn};
 use offprint_core::artifact::{Arrays, Metadata};
 use offprint_core::random::Streams;
 use offprint_core::{Array, Error, Progress, Result};
@@ -50,13 +50,8 @@ impl Recipe {
     /// The authors' checkerboard: ReLU layers, rate 2·10⁻³, the denoiser η in place of the score.
     pub fn new(path: Interpolant, dim: usize) -> Self {
         let noisy = objective::check(&path, &[Target::Latent]).is_ok();
-        let shape = Shape {
-            dim,
-            width: 256,
-            depth: 4,
-            activation: Activation::Relu,
-            second: noisy.then_some(Target::Latent),
-        };
+        let shape =
+            Shape { dim, width: 256, depth: 4, activation: Activation::Relu, second: noisy.then_some(Target::Latent) };
         Self { path, shape, steps: 7000, batch: 2000, learning_rate: 2e-3 }
     }
 }
@@ -142,7 +137,8 @@ impl LearnedFields {
             arrays.insert(name, Array::F32(array.expect("a tensor has the values of its shape")));
         }
         let word = Word { path: self.path.clone(), shape: self.shape };
-        let text = serde_json::to_string(&word).map_err(|e| Error::Numerical(format!("the words of the model: {e}")))?;
+        let text =
+            serde_json::to_string(&word).map_err(|e| Error::Numerical(format!("the words of the model: {e}")))?;
         Ok((arrays, Metadata::from([(WORD.to_owned(), text)])))
     }
 
@@ -159,9 +155,9 @@ impl LearnedFields {
         let checkpoint = Checkpoint::open(file)?;
         let origin = checkpoint.origin();
         let bad = |problem: String| Error::input(origin.clone(), problem);
-        let text = checkpoint
-            .word(WORD)
-            .ok_or_else(|| bad(format!("has no word \"{WORD}\": it is no model of interpolants that was saved here")))?;
+        let text = checkpoint.word(WORD).ok_or_else(|| {
+            bad(format!("has no word \"{WORD}\": it is no model of interpolants that was saved here"))
+        })?;
         let Word { path, shape } =
             serde_json::from_str(text).map_err(|e| bad(format!("\"{WORD}\" cannot be read: {e}")))?;
         path.check().map_err(|e| bad(e.to_string()))?;

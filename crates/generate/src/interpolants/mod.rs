@@ -29,9 +29,7 @@ pub use interpolant::{Interpolant, PATHS};
 pub use joint::Joint;
 pub use learned::{LearnedFields, Recipe, Shape};
 pub use one_sided::{AsDiffusion, Denoised, NetworkFields};
-pub use run::{
-    CouplingName, EpsilonShape, Example, GammaName, IntegratorName, InterpolantsParams, PathName, Second,
-};
+pub use run::{CouplingName, EpsilonShape, Example, GammaName, IntegratorName, InterpolantsParams, PathName, Second};
 pub use sde::{Diffusion, Epsilon, Generated, Integrator, Keep, flow};
 
 /// Stochastic interpolants.

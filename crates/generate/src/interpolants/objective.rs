@@ -78,7 +78,8 @@ impl Batch {
                 inputs.push(t as f32);
             }
         }
-        let tensor = |values, columns: usize| Tensor::from_vec(values, (rows, columns), &Device::Cpu).map_err(computation);
+        let tensor =
+            |values, columns: usize| Tensor::from_vec(values, (rows, columns), &Device::Cpu).map_err(computation);
         Ok(Self {
             inputs: tensor(inputs, d + 1)?,
             targets: wanted.into_iter().map(|values| tensor(values, d)).collect::<Result<_>>()?,

@@ -225,7 +225,11 @@ impl Params for InterpolantsParams {
         if self.coupling == CouplingName::Entropic
             && (self.gamma != GammaName::Brownian || !matches!(self.path, None | Some(PathName::Linear)))
         {
-            return Err(Error::parameter("coupling", "entropic", "with path linear and gamma brownian, or another one"));
+            return Err(Error::parameter(
+                "coupling",
+                "entropic",
+                "with path linear and gamma brownian, or another one",
+            ));
         }
         Ok(())
     }

@@ -43,7 +43,11 @@ impl Epsilon {
             Self::Table(values) => {
                 let place = t * (values.len() - 1) as f64;
                 let (i, share) = ((place as usize).min(values.len() - 2), place.fract());
-                if place as usize == values.len() - 1 { values[i + 1] } else { (1.0 - share) * values[i] + share * values[i + 1] }
+                if place as usize == values.len() - 1 {
+                    values[i + 1]
+                } else {
+                    (1.0 - share) * values[i] + share * values[i + 1]
+                }
             }
         }
     }

@@ -2,7 +2,8 @@
 
 use super::run::{CouplingName, Example, InterpolantsParams, PathName};
 use super::{
-    Coupling, ExactFields, Fields, Interpolant, Joint, LearnedFields, NetworkFields, Pairs, Recipe, Shape, examples, mixture_file, view,
+    Coupling, ExactFields, Fields, Interpolant, Joint, LearnedFields, NetworkFields, Pairs, Recipe, Shape, examples,
+    mixture_file, view,
 };
 use crate::exact::Mixture;
 use crate::network::{Digits8, DigitsData, Expected, Network};
@@ -171,9 +172,7 @@ impl Given {
             Self::FromNoise(ends) if is_mirror => {
                 (Pairs::tables(ends.clone(), ends, Coupling::Paired, &run.progress())?, None)
             }
-            Self::Digits8 => {
-                (Pairs::from_noise(DigitsData::new().train)?, Some(examples::standard_normal(64)?))
-            }
+            Self::Digits8 => (Pairs::from_noise(DigitsData::new().train)?, Some(examples::standard_normal(64)?)),
             Self::FromNoise(ends) => {
                 let law = examples::standard_normal(ends.ncols())?;
                 (Pairs::from_noise(ends)?, Some(law))

@@ -17,7 +17,8 @@ pub(super) fn line(
     runs: &[(String, &Generated)],
     (low, high): (f64, f64),
 ) -> Result<Figure> {
-    let caption = "Paths for different ε are different processes, smooth or rough, but at every time they have the same law.";
+    let caption =
+        "Paths for different ε are different processes, smooth or rough, but at every time they have the same law.";
     let mut figure = Figure::new("From x₀ to x₁ on a line", caption).columns(2);
     if let Some(exact) = exact {
         figure = figure.panel(density(exact, (low, high))?);
@@ -62,12 +63,9 @@ fn density(exact: &ExactFields, (low, high): (f64, f64)) -> Result<HeatMap> {
 }
 
 /// In the plane of the first two coordinates: start, target, what was generated, and paths.
-pub(super) fn plane(
-    start: ArrayView2<'_, f64>,
-    target: ArrayView2<'_, f64>,
-    runs: &[(String, &Generated)],
-) -> Figure {
-    let caption = "Generated points should lie where the target does, whatever ε. Thin lines are paths of the last process.";
+pub(super) fn plane(start: ArrayView2<'_, f64>, target: ArrayView2<'_, f64>, runs: &[(String, &Generated)]) -> Figure {
+    let caption =
+        "Generated points should lie where the target does, whatever ε. Thin lines are paths of the last process.";
     let mut figure = Figure::new("From x₀ to x₁", caption).columns(2);
     let blank = |title: &str| Plot::new(Axis::new("x₁"), Axis::new("x₂")).titled(title).equal_aspect();
     let cloud = |plot: Plot, name: &str, points: ArrayView2<'_, f64>| {
@@ -97,7 +95,8 @@ pub(super) fn images(run: &Generated, name: &str) -> Figure {
     const COLUMNS: usize = 9;
     let side = run.x.ncols().isqrt();
     let frames = run.times.len();
-    let chosen: Vec<usize> = (0..COLUMNS.min(frames)).map(|i| i * (frames - 1) / (COLUMNS.min(frames) - 1).max(1)).collect();
+    let chosen: Vec<usize> =
+        (0..COLUMNS.min(frames)).map(|i| i * (frames - 1) / (COLUMNS.min(frames) - 1).max(1)).collect();
     // One scale for all, so that images can be compared.
     let (low, high) = run.x.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
     let grey = |v: f64| (255.0 * ((v - low) / (high - low).max(f64::MIN_POSITIVE)).clamp(0.0, 1.0)) as u8;
@@ -114,7 +113,8 @@ pub(super) fn images(run: &Generated, name: &str) -> Figure {
         images,
         labels: Vec::new(),
     };
-    Figure::new(format!("Points on their way, {name}"), "One point a row, time from left (x₀) to right (x₁).").panel(grid)
+    Figure::new(format!("Points on their way, {name}"), "One point a row, time from left (x₀) to right (x₁).")
+        .panel(grid)
 }
 
 /// Distance to the target over the number of steps.
