@@ -56,7 +56,7 @@ fn small() -> (Recipe, Pairs, ExactFields) {
     let exact = ExactFields::new(path.clone(), joint.clone()).unwrap();
     let recipe = Recipe::new(path, 1);
     let shape = Shape { width: 32, depth: 2, ..recipe.shape };
-    (Recipe { shape, steps: 400, batch: 256, learning_rate: 1e-2, ..recipe }, Pairs::Law(joint), exact)
+    (Recipe { shape, steps: 400, batch: 256, learning_rate: 1e-2, ..recipe }, Pairs::Law(Box::new(joint)), exact)
 }
 
 #[test]

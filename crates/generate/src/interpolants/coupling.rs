@@ -42,7 +42,7 @@ pub enum Pairs {
     /// x₀ standard normal, x₁ a row of the table (n₁, d).
     FromNoise(Array2<f64>),
     /// An exact law.
-    Law(Joint),
+    Law(Box<Joint>),
 }
 
 /// A [`Coupling`], made ready.

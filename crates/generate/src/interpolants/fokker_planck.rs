@@ -102,7 +102,7 @@ impl Line {
 pub fn divergence(line: &Line, p: &[f64], q: &[f64]) -> Result<f64> {
     // What is lighter than this in all cells together does not show in the digits that are told.
     const NEGLIGIBLE: f64 = 1e-20;
-    if let Some(i) = p.iter().zip(q).position(|(p, q)| *p > NEGLIGIBLE && !(*q > 0.0)) {
+    if let Some(i) = p.iter().zip(q).position(|(p, q)| *p > NEGLIGIBLE && (q.is_nan() || *q <= 0.0)) {
         let place = line.centres()[i];
         return Err(Error::Numerical(format!("the density at {place} is {}: more steps are needed", q[i])));
     }

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 /// Fields, exact or learnt.
 pub(super) enum Model {
-    Exact(ExactFields),
+    Exact(Box<ExactFields>),
     Learned(LearnedFields),
     Shared(NetworkFields),
 }
@@ -23,7 +23,7 @@ pub(super) enum Model {
 impl Model {
     pub(super) fn fields(&self) -> &dyn Fields {
         match self {
-            Self::Exact(exact) => exact,
+            Self::Exact(exact) => &**exact,
             Self::Learned(learned) => learned,
             Self::Shared(shared) => shared,
         }
@@ -47,7 +47,7 @@ pub(super) struct Setup {
 
 /// What is bridged.
 enum Given {
-    Laws(Mixture, Mixture),
+    Laws(Box<[Mixture; 2]>),
     FromNoise(Array2<f64>),
     Tables(Array2<f64>, Array2<f64>),
     Digits8,
@@ -81,7 +81,7 @@ impl Setup {
                 }
                 trained
             }
-            (None, Pairs::Law(joint)) => Model::Exact(ExactFields::new(path, joint.clone())?),
+            (None, Pairs::Law(joint)) => Model::Exact(Box::new(ExactFields::new(path, Joint::clone(joint))?)),
             (None, _) => Model::Learned(train(params, run, path, &pairs)?),
         };
         let has_score = match &model {
@@ -111,7 +111,7 @@ impl Given {
                 Some(file) => mixture_file::read(file)?,
                 None => examples::standard_normal(end.means().ncols())?,
             };
-            return Ok(Self::Laws(start, end));
+            return Ok(Self::Laws(Box::new([start, end])));
         }
         let stream = run.stream("built-in samples");
         match (params.x0.is_builtin(), params.x1.is_builtin()) {
@@ -121,11 +121,11 @@ impl Given {
             (true, true) => Ok(match params.example {
                 Example::Line => {
                     let (start, end) = examples::line()?;
-                    Self::Laws(start, end)
+                    Self::Laws(Box::new([start, end]))
                 }
                 Example::Plane => {
                     let (start, end) = examples::plane(stream)?;
-                    Self::Laws(start, end)
+                    Self::Laws(Box::new([start, end]))
                 }
                 Example::Checkerboard => Self::FromNoise(examples::checkerboard(20_000, stream)),
                 Example::Digits8 => Self::Digits8,
@@ -160,13 +160,14 @@ impl Given {
     fn pairs(self, params: &InterpolantsParams, run: &Run) -> Result<(Pairs, Option<Mixture>)> {
         let is_mirror = params.path == Some(PathName::Mirror);
         Ok(match self {
-            Self::Laws(start, end) => {
+            Self::Laws(laws) => {
+                let [start, end] = *laws;
                 let joint = match params.coupling {
                     CouplingName::Independent => Joint::independent(&start, &end)?,
                     CouplingName::Entropic => Joint::entropic(&start, &end, params.gamma_scale)?,
                     _ => return Err(Error::parameter("coupling", "of rows", "independent or entropic for mixtures")),
                 };
-                (Pairs::Law(joint), Some(start))
+                (Pairs::Law(Box::new(joint)), Some(start))
             }
             // A mirror leads from the data to themselves.
             Self::FromNoise(ends) if is_mirror => {
