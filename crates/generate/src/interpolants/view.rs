@@ -67,7 +67,15 @@ pub(super) fn plane(start: ArrayView2<'_, f64>, target: ArrayView2<'_, f64>, run
     let caption =
         "Generated points should lie where the target does, whatever ε. Thin lines are paths of the last process.";
     let mut figure = Figure::new("From x₀ to x₁", caption).columns(2);
-    let blank = |title: &str| Plot::new(Axis::new("x₁"), Axis::new("x₂")).titled(title).equal_aspect();
+    // One frame for all panels, so that they can be compared.
+    let [across, up] = [0, 1].map(|j| {
+        let given = start.column(j).into_iter().chain(target.column(j)).copied();
+        let (low, high) = given.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        let margin = 0.05 * (high - low).max(1e-9);
+        (low - margin, high + margin)
+    });
+    let axis = |label: &str, (low, high): (f64, f64)| Axis::new(label).limits(low, high);
+    let blank = |title: &str| Plot::new(axis("x₁", across), axis("x₂", up)).titled(title).equal_aspect();
     let cloud = |plot: Plot, name: &str, points: ArrayView2<'_, f64>| {
         let count = points.nrows().min(DRAWN);
         let pick = |j: usize| (0..count).map(|i| points[[i * points.nrows() / count, j]]).collect();
