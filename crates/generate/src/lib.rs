@@ -37,6 +37,7 @@ mod denoiser;
 pub mod exact;
 pub mod feynman_kac;
 mod grid;
+pub mod interpolants;
 pub mod likelihood;
 pub mod metrics;
 pub mod network;
@@ -61,12 +62,8 @@ use offprint_core::{Comparison, Paper};
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
     vec![
+        offprint_core::paper!("interpolants", interpolants::Interpolants),
         offprint_core::paper!("dc_solver", dc_solver::DcSolver),
         offprint_core::paper!("feynman_kac", feynman_kac::FeynmanKac),
     ]
-}
-
-/// The comparisons of this field.
-pub fn comparisons() -> Vec<Comparison> {
-    vec![compare::SAMPLERS]
 }

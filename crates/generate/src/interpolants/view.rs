@@ -1,0 +1,154 @@
+//! The figures of a run.
+
+use super::{ExactFields, Generated};
+use ndarray::{Array2, ArrayView2, Axis as Along};
+use offprint_core::figure::{Axis, HeatMap, ImageGrid, Layer, Palette, Plot};
+use offprint_core::{Figure, Result};
+
+/// Points of a cloud that are drawn.
+const DRAWN: usize = 2500;
+
+/// Columns and rows of the picture of a density.
+const GRID: (usize, usize) = (121, 160);
+
+/// On a line: the density over time, and paths of one law for several ε.
+pub(super) fn line(
+    exact: Option<&ExactFields>,
+    runs: &[(String, &Generated)],
+    (low, high): (f64, f64),
+) -> Result<Figure> {
+    let caption =
+        "Paths for different ε are different processes, smooth or rough, but at every time they have the same law.";
+    let mut figure = Figure::new("From x₀ to x₁ on a line", caption).columns(2);
+    if let Some(exact) = exact {
+        figure = figure.panel(density(exact, (low, high))?);
+    }
+    for (name, run) in runs {
+        let mut ends = Vec::new();
+        for path in run.paths.outer_iter() {
+            let places: Vec<(f64, f64)> = run.times.iter().copied().zip(path.column(0).iter().copied()).collect();
+            ends.extend(places.windows(2).map(|w| [w[0].0, w[0].1, w[1].0, w[1].1]));
+        }
+        let plot = Plot::new(Axis::new("time t").limits(0.0, 1.0), Axis::new("x").limits(low, high))
+            .titled(name.as_str())
+            .layer(Layer::Segments { name: String::new(), ends, arrows: false, opacity: vec![0.45] });
+        figure = figure.panel(plot);
+    }
+    Ok(figure)
+}
+
+/// ρ(t, x) by colour.
+fn density(exact: &ExactFields, (low, high): (f64, f64)) -> Result<HeatMap> {
+    let (columns, rows) = GRID;
+    let places = Array2::from_shape_fn((rows, 1), |(i, _)| high - (high - low) * (i as f64 + 0.5) / rows as f64);
+    let mut values = vec![f64::NAN; rows * columns];
+    for column in 0..columns {
+        let t = column as f64 / (columns - 1) as f64;
+        // A path may have no law at a single time (without noise in the middle, say): that column stays blank.
+        let Ok(log) = exact.log_density(places.view(), t) else { continue };
+        for (row, log) in log.iter().enumerate() {
+            values[row * columns + column] = log.exp();
+        }
+    }
+    Ok(HeatMap {
+        title: "density ρ(t, x)".into(),
+        values,
+        rows,
+        columns,
+        x: Axis::new("time t").limits(0.0, 1.0),
+        y: Axis::new("x").limits(low, high),
+        colour: Axis::new("density"),
+        palette: Palette::Sequential,
+    })
+}
+
+/// In the plane of the first two coordinates: start, target, what was generated, and paths.
+pub(super) fn plane(start: ArrayView2<'_, f64>, target: ArrayView2<'_, f64>, runs: &[(String, &Generated)]) -> Figure {
+    let caption =
+        "Generated points should lie where the target does, whatever ε. Thin lines are paths of the last process.";
+    let mut figure = Figure::new("From x₀ to x₁", caption).columns(2);
+    // One frame for all panels, so that they can be compared.
+    let [across, up] = [0, 1].map(|j| {
+        let given = start.column(j).into_iter().chain(target.column(j)).copied();
+        let (low, high) = given.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        let margin = 0.05 * (high - low).max(1e-9);
+        (low - margin, high + margin)
+    });
+    let axis = |label: &str, (low, high): (f64, f64)| Axis::new(label).limits(low, high);
+    let blank = |title: &str| Plot::new(axis("x₁", across), axis("x₂", up)).titled(title).equal_aspect();
+    let cloud = |plot: Plot, name: &str, points: ArrayView2<'_, f64>| {
+        let count = points.nrows().min(DRAWN);
+        let pick = |j: usize| (0..count).map(|i| points[[i * points.nrows() / count, j]]).collect();
+        plot.points(name, pick(0), pick(1), 1.2)
+    };
+    figure = figure.panel(cloud(cloud(blank("given"), "x₀", start), "x₁", target));
+    for (name, run) in runs {
+        figure = figure.panel(cloud(blank(name), "generated", run.x.view()));
+    }
+    if let Some((name, run)) = runs.last() {
+        let mut ends = Vec::new();
+        for path in run.paths.outer_iter() {
+            let places: Vec<[f64; 2]> = path.outer_iter().map(|p| [p[0], p[1]]).collect();
+            ends.extend(places.windows(2).map(|w| [w[0][0], w[0][1], w[1][0], w[1][1]]));
+        }
+        let paths = Layer::Segments { name: "paths".into(), ends, arrows: false, opacity: vec![0.3] };
+        figure = figure.panel(blank(&format!("paths, {name}")).layer(paths));
+    }
+    figure
+}
+
+/// Points as square grey images over time: one point a row.
+pub(super) fn images(run: &Generated, name: &str) -> Figure {
+    const ROWS: usize = 8;
+    const COLUMNS: usize = 9;
+    let side = run.x.ncols().isqrt();
+    let frames = run.times.len();
+    let chosen: Vec<usize> =
+        (0..COLUMNS.min(frames)).map(|i| i * (frames - 1) / (COLUMNS.min(frames) - 1).max(1)).collect();
+    // One scale for all, so that images can be compared.
+    let (low, high) = run.x.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+    let grey = |v: f64| (255.0 * ((v - low) / (high - low).max(f64::MIN_POSITIVE)).clamp(0.0, 1.0)) as u8;
+    let mut images = Vec::new();
+    for path in run.paths.axis_iter(Along(0)).take(ROWS) {
+        images.extend(chosen.iter().map(|&frame| path.row(frame).iter().map(|v| grey(*v)).collect::<Vec<u8>>()));
+    }
+    let grid = ImageGrid {
+        title: String::new(),
+        height: side,
+        width: side,
+        channels: 1,
+        per_row: chosen.len(),
+        images,
+        labels: Vec::new(),
+    };
+    Figure::new(format!("Points on their way, {name}"), "One point a row, time from left (x₀) to right (x₁).")
+        .panel(grid)
+}
+
+/// Distance to the target over the number of steps.
+pub(super) fn costs(steps: &[usize], curves: &[(String, Vec<f64>)], measure: &str, floor: f64) -> Figure {
+    let x: Vec<f64> = steps.iter().map(|s| *s as f64).collect();
+    let mut plot = Plot::new(Axis::log("steps"), Axis::log(measure));
+    for (name, values) in curves {
+        plot = plot.line(name.as_str(), x.clone(), values.clone());
+    }
+    Figure::new(
+        "Quality over cost",
+        "A step of the flow costs four calls of the velocity, one of the diffusion one or two of velocity and score. \
+         The dashed line is the distance of the target's own samples.",
+    )
+    .panel(plot.horizontal("target itself", floor))
+}
+
+/// The loss over training.
+pub(super) fn loss(losses: &[f64]) -> Figure {
+    // Means over stretches: single batches scatter.
+    let stretch = losses.len().div_ceil(200).max(1);
+    let (x, y) = losses
+        .chunks(stretch)
+        .enumerate()
+        .map(|(i, part)| ((i * stretch) as f64 + 0.5 * part.len() as f64, part.iter().sum::<f64>() / part.len() as f64))
+        .unzip();
+    Figure::new("Training", "Loss of velocity and denoiser together, in means over stretches; its minimum is not 0.")
+        .panel(Plot::new(Axis::new("step"), Axis::new("loss")).curve("loss", x, y))
+}
