@@ -67,3 +67,8 @@ pub fn papers() -> Vec<Paper> {
         offprint_core::paper!("feynman_kac", feynman_kac::FeynmanKac),
     ]
 }
+
+/// The comparisons of this field.
+pub fn comparisons() -> Vec<Comparison> {
+    vec![compare::SAMPLERS]
+}

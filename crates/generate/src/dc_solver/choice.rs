@@ -90,10 +90,7 @@ impl Choice {
             file => {
                 let path = Path::new(file);
                 match path.extension().and_then(|e| e.to_str()) {
-                    Some("json") => {
-                        let text = std::fs::read_to_string(path).map_err(|e| Error::file("read", path, e))?;
-                        Self::mixture(Mixture::from_json(&text, file)?, condition)
-                    }
+                    Some("json") => Self::mixture(Mixture::read(path)?, condition),
                     Some("safetensors") => {
                         Self::network(Network::load(path, &Expected::default())?, condition.to_vec())
                     }

@@ -4,6 +4,7 @@ use super::{Covariances, Mixture};
 use ndarray::{Array1, Array2, Array3};
 use offprint_core::{Error, Result};
 use serde::Deserialize;
+use std::path::Path;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +24,15 @@ enum Covariance {
 }
 
 impl Mixture {
+    /// The mixture in `file`; see [`Self::from_json`].
+    ///
+    /// # Errors
+    /// A file that cannot be read, and as there.
+    pub fn read(file: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(file).map_err(|e| Error::file("read", file, e))?;
+        Self::from_json(&text, &file.display().to_string())
+    }
+
     /// The mixture in `text`: `{"weights": [K], "means": [K][d], "covs": [K]}`, each of `covs` a variance, d variances
     /// or a d × d matrix. `name` stands in errors.
     ///

@@ -94,7 +94,7 @@ pub fn read(source: &Source, bandwidth: Option<f64>, class: Option<usize>) -> Re
     let name = source.to_string();
     match source.path() {
         Some(path) if ending(path) == "json" => {
-            let mixture = Mixture::from_json(&text(path)?, &name)?;
+            let mixture = Mixture::read(path)?;
             Ok(Loaded::Known(Box::new(ExactMixture::new(mixture)?)))
         }
         Some(path) if ending(path) == "safetensors" => {

@@ -12,7 +12,6 @@ mod interpolant;
 mod joint;
 mod learned;
 pub mod line;
-pub mod mixture_file;
 pub mod objective;
 mod one_sided;
 mod run;

@@ -3,7 +3,7 @@
 use super::run::{CouplingName, Example, InterpolantsParams, PathName};
 use super::{
     Coupling, ExactFields, Fields, Interpolant, Joint, LearnedFields, NetworkFields, Pairs, Recipe, Shape, examples,
-    mixture_file, view,
+    view,
 };
 use crate::exact::Mixture;
 use crate::network::{Digits8, DigitsData, Expected, Network};
@@ -106,9 +106,9 @@ fn span(model: &Model) -> Result<(f64, f64)> {
 impl Given {
     fn read(params: &InterpolantsParams, run: &Run) -> Result<Self> {
         if let Some(file) = &params.mixture1 {
-            let end = mixture_file::read(file)?;
+            let end = Mixture::read(file)?;
             let start = match &params.mixture0 {
-                Some(file) => mixture_file::read(file)?,
+                Some(file) => Mixture::read(file)?,
                 None => examples::standard_normal(end.means().ncols())?,
             };
             return Ok(Self::Laws(Box::new([start, end])));
