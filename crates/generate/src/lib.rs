@@ -23,6 +23,7 @@ pub mod network;
 mod noise;
 pub mod ode;
 mod path;
+pub mod pfgmpp;
 mod prediction;
 pub mod sample;
 mod schedule;
@@ -40,5 +41,5 @@ use offprint_core::Paper;
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    Vec::new()
+    vec![offprint_core::paper!("pfgmpp", pfgmpp::Pfgmpp)]
 }

@@ -10,6 +10,7 @@ pub mod linalg;
 pub mod polar;
 pub mod quadrature;
 pub mod samples;
+pub mod special;
 pub mod stats;
 pub mod vector;
 pub mod walsh_hadamard;
