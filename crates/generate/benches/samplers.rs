@@ -4,8 +4,10 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::{Array2, ArrayView2};
 use offprint_core::Result;
 use offprint_core::random::Streams;
+use offprint_generate::exact::ExactEmpirical;
+use offprint_generate::network::Digits8;
 use offprint_generate::sample::named;
-use offprint_generate::{Denoiser, Grid, Kernel, Schedule};
+use offprint_generate::{Denoiser, Grid, Kernel, Schedule, normals};
 use std::hint::black_box;
 
 const POINTS: usize = 256;
@@ -42,5 +44,17 @@ fn overhead(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, overhead);
+/// What one call of the digits' network costs at the same size: the measure of the overhead.
+fn model(c: &mut Criterion) {
+    let digits = Digits8::shipped().unwrap();
+    let denoiser = digits.network.unconditional();
+    let y = normals(POINTS, DIMENSIONS, Streams::new(0).stream("points"), 0);
+    c.bench_function("one call of digits8", |b| b.iter(|| denoiser.denoise(black_box(y.view()), 0.5).unwrap()));
+    let table = ExactEmpirical::new(digits.data.train.clone(), Kernel::Gaussian).unwrap();
+    c.bench_function("one call of the exact denoiser of 1437 digits", |b| {
+        b.iter(|| table.denoise(black_box(y.view()), 0.5).unwrap());
+    });
+}
+
+criterion_group!(benches, overhead, model);
 criterion_main!(benches);

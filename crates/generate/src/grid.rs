@@ -50,7 +50,7 @@ impl Grid {
     /// denoising is not among them: see [`Self::with_final_denoising`].
     pub fn karras(schedule: &Schedule, steps: usize, lowest: f64, highest: f64, rho: f64) -> Result<Self> {
         crate::check::positive("rho", rho)?;
-        if !(lowest < highest) {
+        if lowest.is_nan() || highest.is_nan() || lowest >= highest {
             return Err(Error::parameter("lowest noise", lowest, format!("below the highest, {highest}")));
         }
         let power = 1.0 / rho;

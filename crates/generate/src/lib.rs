@@ -11,6 +11,23 @@
 //! - [`ode`]: flows of any velocity field; [`likelihood`]: densities along the probability flow.
 //! - [`metrics`]: distances between samples, each with its standard error.
 //! - [`network`]: denoisers that are trained here, with the shared model of the digits.
+//!
+//! ```
+//! use ndarray::array;
+//! use offprint_core::random::Streams;
+//! use offprint_generate::exact::{ExactMixture, Mixture};
+//! use offprint_generate::sample::{DpmPlusPlus2M, Multistep};
+//! use offprint_generate::{Denoiser, Grid, Sampler, Schedule};
+//!
+//! let law = Mixture::round(array![0.5, 0.5], array![[-2.0, 0.0], [2.0, 0.0]], array![0.1, 0.1].view())?;
+//! let model = ExactMixture::new(law)?;
+//! let grid = Grid::uniform_lambda(&Schedule::vp_linear(), 20, 1.0, 1e-3)?.with_final_denoising();
+//! let stream = Streams::new(0).stream("start");
+//! let start = grid.start(100, 2, model.kernel(), stream);
+//! let x = Multistep::new(DpmPlusPlus2M).run(&model, start, &grid, stream)?.into_x();
+//! assert!(x.column(0).iter().all(|x| (x.abs() - 2.0).abs() < 2.0));
+//! # Ok::<(), offprint_core::Error>(())
+//! ```
 
 pub mod check;
 mod compose;

@@ -6,9 +6,9 @@ use offprint_core::random::{Stream, Streams};
 use offprint_generate::exact::{Covariances, ExactEmpirical, ExactMixture, Mixture};
 use offprint_generate::sample::{
     Ancestral, Basis, Bh, Buffer, Churn, Correction, Ddim, Deis, DpmPlusPlus2M, DpmPlusPlus2S, Euler, EulerMaruyama,
-    Heun, Multistep, NAMES, SdeDpm, Stepwise, UniPc, named,
+    Heun, Multistep, NAMES, SdeDpm, Stepwise, UniPc, learned_variance_step, named,
 };
-use offprint_generate::{Counted, Denoiser, Grid, Hook, Kernel, Node, Sampler, Schedule, normals};
+use offprint_generate::{Counted, Denoiser, Grid, Hook, Kernel, Node, Noise, Sampler, Schedule, normals};
 use offprint_math::stats::log_log_slope;
 
 fn stream() -> Stream {
@@ -33,10 +33,10 @@ fn rms(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
 /// The exponent with which the error falls over 20 to 320 steps of equal λ.
 fn observed_order(sampler: &dyn Sampler) -> f64 {
     let model = mixture();
-    let start = lambda_grid(1).start(64, 3, Kernel::Gaussian, stream());
+    let start = lambda_grid(1).start(16, 3, Kernel::Gaussian, stream());
     let fine =
         Multistep { correction: Correction { last: true, ..Correction::default() }, ..multi(UniPc::new(3, Bh::Two)) };
-    let reference = fine.run(&model, start.clone(), &lambda_grid(5000), stream()).unwrap().y;
+    let reference = fine.run(&model, start.clone(), &lambda_grid(2500), stream()).unwrap().y;
     let steps = [20, 40, 80, 160, 320];
     let error = |n: usize| rms(&sampler.run(&model, start.clone(), &lambda_grid(n), stream()).unwrap().y, &reference);
     let errors: Vec<f64> = steps.iter().map(|&n| error(n)).collect();
@@ -118,14 +118,40 @@ fn different_names_for_one_method_give_the_same_points() {
 }
 
 #[test]
+fn a_learned_variance_lies_between_both_ends() {
+    let model = mixture();
+    let grid = lambda_grid(6);
+    let y = grid.start(500, 3, Kernel::Gaussian, stream());
+    let (from, to) = (grid.nodes()[0], grid.nodes()[1]);
+    let denoised = model.denoise(y.view(), from.tau).unwrap();
+    let step = |share: f64| {
+        let share = Array2::from_elem(y.dim(), share);
+        let mut noise = Noise::new(stream(), 500, 3);
+        learned_variance_step(y.view(), denoised.view(), share.view(), (from, to), (0, &mut noise)).unwrap()
+    };
+    // The lower end is the posterior's variance: the ancestral sampler's.
+    let one = Grid::of_times(&Schedule::vp_linear(), &[from.t, to.t]).unwrap();
+    let ancestral = Stepwise(Ancestral::new(1.0).unwrap()).run(&model, y.clone(), &one, stream()).unwrap().y;
+    assert!(rms(&step(0.0), &ancestral) < 1e-12);
+    // The upper end is β = 1 − α²/α'², in units of y' = x'/α': the same mean, the same numbers, another scale.
+    let mean = &denoised * (1.0 - (to.tau / from.tau).powi(2)) + &y * (to.tau / from.tau).powi(2);
+    let beta = 1.0 - (from.alpha / to.alpha).powi(2);
+    let posterior = to.tau * (1.0 - (to.tau / from.tau).powi(2)).sqrt();
+    let expected = &mean + &((&ancestral - &mean) * (beta.sqrt() / to.alpha / posterior));
+    assert!(rms(&step(1.0), &expected) < 1e-10);
+}
+
+#[test]
 fn every_sampler_ends_in_the_mixture() {
     let model = mixture();
     let (mean, covariance) = model.mixture().moments();
-    let n = 4000;
+    let n = 1500;
     for schedule in [Schedule::vp_linear(), Schedule::Rectified] {
         let grid =
-            Grid::uniform_lambda(&schedule, 60, schedule.latest().unwrap(), 1e-3).unwrap().with_final_denoising();
-        for name in NAMES {
+            Grid::uniform_lambda(&schedule, 100, schedule.latest().unwrap(), 1e-3).unwrap().with_final_denoising();
+        // One of the schedules for all: in (y, τ) they differ by their ends alone.
+        let names = if schedule == Schedule::Rectified { &NAMES[..4] } else { &NAMES[..] };
+        for &name in names {
             let sampler = named(name, grid.steps(), &schedule).unwrap();
             assert_eq!(sampler.name(), name);
             let start = grid.start(n, 3, Kernel::Gaussian, Streams::new(2).stream("start"));
@@ -135,10 +161,10 @@ fn every_sampler_ends_in_the_mixture() {
             let x = sampled.into_x();
             let centre = x.mean_axis(ndarray::Axis(0)).unwrap();
             let spread = (&x - &centre).t().dot(&(&x - &centre)) / n as f64;
-            // Four errors of 4000 draws, and what 60 steps leave.
-            assert!((&centre - &mean).iter().all(|v| v.abs() < 0.08), "{name}: {centre}");
+            // Four errors of 1500 draws, and what 100 steps leave.
+            assert!((&centre - &mean).iter().all(|v| v.abs() < 0.13), "{name}: {centre}");
             let worst = (&spread - &covariance).iter().fold(0.0f64, |m, v| m.max(v.abs()));
-            assert!(worst < 0.2, "{name}: {worst}");
+            assert!(worst < 0.3, "{name}: {worst}");
         }
     }
 }

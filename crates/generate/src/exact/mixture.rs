@@ -41,7 +41,7 @@ impl Mixture {
         if weights.len() != k {
             return Err(Error::input("weights", format!("has {} entries, but there are {k} means", weights.len())));
         }
-        if let Some((i, w)) = weights.iter().enumerate().find(|(_, w)| !(**w >= 0.0)) {
+        if let Some((i, w)) = weights.iter().enumerate().find(|(_, w)| w.is_nan() || **w < 0.0) {
             return Err(Error::input("weights", format!("entry {i} is {w}: weights are not negative")));
         }
         let total = weights.sum();

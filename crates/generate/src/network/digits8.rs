@@ -2,7 +2,7 @@
 
 use super::model::{Labels, Network};
 use super::train::{Recipe, fit};
-use crate::{Guidance, Path, Sampler, Schedule, Grid, Denoiser};
+use crate::{Denoiser, Grid, Guidance, Path, Sampler, Schedule};
 use ndarray::{Array2, Axis};
 use offprint_core::random::{Stream, Streams};
 use offprint_core::{Error, Progress, Result};
@@ -71,16 +71,16 @@ pub struct Digits8 {
     pub data: DigitsData,
 }
 
-/// Steps of the shipped training.
-pub(crate) const STEPS: u64 = 8000;
-
 /// All weights of the shipped training, little-endian f32, in the network's order.
 static WEIGHTS: &[u8] = include_bytes!("../../data/digits8.f32");
 
 impl Digits8 {
+    /// Steps of the shipped training.
+    pub const STEPS: u64 = 8000;
+
     /// The shipped model: what [`Self::train`] gives with seed 0 and 8000 steps.
     pub fn shipped() -> Result<Self> {
-        let recipe = Self::recipe(Path::Gaussian(Schedule::Edm), STEPS);
+        let recipe = Self::recipe(Path::Gaussian(Schedule::Edm), Self::STEPS);
         let network = Network::fresh(&recipe.config, recipe.path, recipe.target, 0)?;
         let values: Vec<f32> = WEIGHTS.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
         network.params().set_flat(&values)?;

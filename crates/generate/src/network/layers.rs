@@ -4,6 +4,7 @@ use candle_core::{D, DType, Tensor};
 use offprint_core::{Error, Result};
 use offprint_nn::layers::Linear;
 use offprint_nn::ops::{self, Activation};
+use offprint_nn::params::Init;
 use offprint_nn::{Weights, computation};
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +45,8 @@ impl TimedMlp {
         let inputs = dim + 2 * frequencies + classes;
         let layer = |i: usize| {
             let (from, to) = (if i == 0 { inputs } else { width }, if i == depth { dim } else { width });
-            Linear::new(from, to, true, &weights.at("layers").at(i))
+            // As wide as He's, so that the few inputs of the class count from the start.
+            Linear::with_init(from, to, Init::he(from), Some(Init::Constant(0.0)), &weights.at("layers").at(i))
         };
         Ok(Self { config: config.clone(), layers: (0..=depth).map(layer).collect::<Result<_>>()? })
     }

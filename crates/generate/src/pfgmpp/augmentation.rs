@@ -62,16 +62,13 @@ impl Augmentation {
     /// log p_r(x | y) in n dimensions, for |x − y|² = `square` and r = σ√D: the normalised
     /// (|x − y|² + r²)^−(n+D)/2.
     pub fn log_density(self, square: f64, sigma: f64, n: usize) -> f64 {
-        let (n, d) = (n as f64, self.0);
-        let scaled = square / (sigma * sigma);
-        if self.is_diffusion() {
-            return -0.5 * scaled - 0.5 * n * (2.0 * PI * sigma * sigma).ln();
-        }
-        // log1p: the power itself would overflow at once.
-        ln_gamma(0.5 * (n + d))
-            - ln_gamma(0.5 * d)
-            - 0.5 * n * (PI * d * sigma * sigma).ln()
-            - 0.5 * (n + d) * (scaled / d).ln_1p()
+        let (dims, d) = (n as f64, self.0);
+        let normaliser = if self.is_diffusion() {
+            -0.5 * dims * (2.0 * PI * sigma * sigma).ln()
+        } else {
+            ln_gamma(0.5 * (dims + d)) - ln_gamma(0.5 * d) - 0.5 * dims * (PI * d * sigma * sigma).ln()
+        };
+        normaliser + self.kernel().log_weight(square, sigma, n)
     }
 
     /// E|x − y|² in n dimensions: σ² n D/(D − 2), infinite for D ≤ 2.

@@ -8,6 +8,7 @@ use crate::sample::named;
 use crate::{Denoiser, Grid, Path, Sampler, Schedule};
 use ndarray::{Array2, Array3, ArrayView2, Axis, s};
 use offprint_core::{Error, Method, Params, Result, Run, Source, Table};
+use offprint_nn::train::Plan;
 use rand::seq::SliceRandom;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,11 @@ pub struct PfgmppParams {
     #[arg(long, default_value_t = 0)]
     #[schemars(range(max = 10_000_000), extend("unit" = "steps"))]
     pub train: u64,
+    /// Rows of the data over which training targets are averaged, the stable-target variant; 1 takes single points, as
+    /// PFGM++ does
+    #[arg(long, default_value_t = 1)]
+    #[schemars(range(min = 1, max = 1_000_000), extend("unit" = "points"))]
+    pub reference: usize,
     /// Sample this trained network.safetensors, with the D it was trained for
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
@@ -201,7 +207,12 @@ fn models(params: &PfgmppParams, run: &mut Run, data: &Scaled) -> Result<Vec<(Au
             run.warn(format!("D = {added}: the noise has no mean, samples start from Cauchy tails or worse"));
         }
         models.push((added, if params.train > 0 {
-            let recipe = Recipe::edm(points.ncols(), 0, added.path(), params.train);
+            let recipe = Recipe {
+                reference: params.reference,
+                // At small D single points lie arbitrarily far out.
+                plan: Plan { clip: Some(1.0), ..Recipe::edm(points.ncols(), 0, added.path(), params.train).plan },
+                ..Recipe::edm(points.ncols(), 0, added.path(), params.train)
+            };
             let (network, losses) = fit(&recipe, points, None, run.seed(), &run.progress())?;
             run.metric(&format!("D = {added}: loss at the end"), tail_mean(&losses), "");
             if let Some(out) = run.out() {

@@ -109,7 +109,7 @@ pub struct State {
 }
 
 /// When and how a predictor–corrector run corrects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Correction {
     /// First step that is corrected, counted from 0.
     pub from: usize,
@@ -118,12 +118,6 @@ pub struct Correction {
     /// Whether the model is asked again at the corrected point and that is stored, which doubles the calls. Not by
     /// default.
     pub reevaluate: bool,
-}
-
-impl Default for Correction {
-    fn default() -> Self {
-        Self { from: 0, last: false, reevaluate: false }
-    }
 }
 
 /// A [`Solver`] with the loop around it.
