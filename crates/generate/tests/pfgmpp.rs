@@ -23,7 +23,11 @@ fn kolmogorov_smirnov(mut a: Vec<f64>, mut b: Vec<f64>) -> f64 {
     b.sort_by(f64::total_cmp);
     let (mut i, mut j, mut largest) = (0, 0, 0.0f64);
     while i < a.len() && j < b.len() {
-        if a[i] <= b[j] { i += 1 } else { j += 1 }
+        if a[i] <= b[j] {
+            i += 1
+        } else {
+            j += 1
+        }
         largest = largest.max((i as f64 / a.len() as f64 - j as f64 / b.len() as f64).abs());
     }
     largest
@@ -340,6 +344,7 @@ fn a_network_for_other_data_is_refused_and_its_own_are_sampled() {
     let model = model.display().to_string();
     let message = run(json!({"model": model.as_str()})).unwrap_err().to_string();
     assert!(message.contains('2') && message.contains("64"), "{message}");
-    let report = run(json!({"model": model.as_str(), "data": file, "samples": 10, "steps": [3], "alphas": [0]})).unwrap();
+    let report =
+        run(json!({"model": model.as_str(), "data": file, "samples": 10, "steps": [3], "alphas": [0]})).unwrap();
     assert!(report.files.iter().any(|f| f == "samples-D32.npy"));
 }

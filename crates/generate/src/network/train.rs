@@ -70,7 +70,8 @@ pub fn fit(
     }
     let network = Network::fresh(&recipe.config, recipe.path.clone(), recipe.target, seed)?;
     let stream = Streams::new(seed).stream("training pairs");
-    let pairs = Pairs::new(&network, data, labels, (recipe.levels, recipe.dropout), stream)?.with_reference(recipe.reference)?;
+    let pairs = Pairs::new(&network, data, labels, (recipe.levels, recipe.dropout), stream)?
+        .with_reference(recipe.reference)?;
     let settings = AdamSettings { learning_rate: recipe.learning_rate, ..AdamSettings::default() };
     let mut adam = Adam::new(network.params.vars(), settings).map_err(computation)?;
     let history = train(&network.params, &mut adam, &recipe.plan, progress, |step| {

@@ -14,7 +14,8 @@ impl Bench for Pfgmpp {
     fn cases(seed: u64) -> Result<Vec<Case>> {
         let streams = Streams::new(seed);
         let digits = Scaled::new(offprint_data::digits().0.view())?.points;
-        let noise = |d: f64, sigma: f64| Ok(Augmentation::new(d)?.kernel().noise(1797, 64, sigma, streams.stream("noise"), 0));
+        let noise =
+            |d: f64, sigma: f64| Ok(Augmentation::new(d)?.kernel().noise(1797, 64, sigma, streams.stream("noise"), 0));
         let near = &digits + &noise(128.0, 0.5)?;
         Ok(vec![
             denoising(digits.clone(), near),

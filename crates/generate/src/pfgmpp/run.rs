@@ -41,11 +41,11 @@ pub struct PfgmppParams {
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Samples for each D
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 150)]
     #[schemars(range(min = 2, max = 1_000_000), extend("unit" = "samples"))]
     pub samples: usize,
     /// Sizes of the errors that are added to the state before every step, in units of the noise level, comma-separated
-    #[arg(long, value_delimiter = ',', default_values_t = [0.0, 0.1, 0.2, 0.4])]
+    #[arg(long, value_delimiter = ',', default_values_t = [0.0, 0.2, 0.4, 0.6])]
     pub alphas: Vec<f64>,
     /// Numbers of sampling steps for the curve of quality over cost, comma-separated; the last one is used for all else
     #[arg(long, value_delimiter = ',', default_values_t = [5, 9, 18])]
@@ -160,10 +160,14 @@ impl Method for Pfgmpp {
         run.metric("data: components", data.points.ncols() as f64, "");
         run.metric("sliced W2 of as many data points", judge.floor(run, params.samples)?, "");
         let mut rows = Vec::new();
-        run.progress().begin("sampling", (models.len() * (params.alphas.len() + params.steps.len())) as u64);
+        let coarse = if models.iter().any(|(_, m)| matches!(m, Model::Trained(_))) { params.bits.len() } else { 0 };
+        let rough = params.alphas.iter().filter(|&&alpha| alpha > 0.0).count();
+        let runs = models.len() * (params.steps.len() + rough + coarse);
+        run.progress().begin("sampling", runs as u64);
         for (added, model) in &models {
             rows.push(measure(params, run, &judge, &data, *added, model)?);
         }
+        run.progress().finish();
         report(params, run, &rows)?;
         let width = if params.data.is_builtin() && params.width == 0 { 8 } else { params.width };
         run.figure("robustness", view::robustness(params, &rows));
@@ -206,22 +210,25 @@ fn models(params: &PfgmppParams, run: &mut Run, data: &Scaled) -> Result<Vec<(Au
         if added.get() <= 1.0 {
             run.warn(format!("D = {added}: the noise has no mean, samples start from Cauchy tails or worse"));
         }
-        models.push((added, if params.train > 0 {
-            let recipe = Recipe {
-                reference: params.reference,
-                // At small D single points lie arbitrarily far out.
-                plan: Plan { clip: Some(1.0), ..Recipe::edm(points.ncols(), 0, added.path(), params.train).plan },
-                ..Recipe::edm(points.ncols(), 0, added.path(), params.train)
-            };
-            let (network, losses) = fit(&recipe, points, None, run.seed(), &run.progress())?;
-            run.metric(&format!("D = {added}: loss at the end"), tail_mean(&losses), "");
-            if let Some(out) = run.out() {
-                network.save(&out.join(format!("network-D{added}.safetensors")))?;
-            }
-            Model::Trained(network)
-        } else {
-            Model::Exact(ExactEmpirical::new(data.points.clone(), added.kernel())?)
-        }));
+        models.push((
+            added,
+            if params.train > 0 {
+                let recipe = Recipe {
+                    reference: params.reference,
+                    // At small D single points lie arbitrarily far out.
+                    plan: Plan { clip: Some(1.0), ..Recipe::edm(points.ncols(), 0, added.path(), params.train).plan },
+                    ..Recipe::edm(points.ncols(), 0, added.path(), params.train)
+                };
+                let (network, losses) = fit(&recipe, points, None, run.seed(), &run.progress())?;
+                run.metric(&format!("D = {added}: loss at the end"), tail_mean(&losses), "");
+                if let Some(out) = run.out() {
+                    network.save(&out.join(format!("network-D{added}.safetensors")))?;
+                }
+                Model::Trained(network)
+            } else {
+                Model::Exact(ExactEmpirical::new(data.points.clone(), added.kernel())?)
+            },
+        ));
     }
     Ok(models)
 }
@@ -282,17 +289,25 @@ fn measure(
     };
     let most = *params.steps.last().expect("checked");
     let mut row = Row { added, errors: vec![], steps: vec![], calls: vec![], bits: vec![], samples: vec![] };
-    for &alpha in &params.alphas {
-        let (distance, sampled) = model.ask(|m| sampled(most, alpha, m, &mut Vec::new()))?;
-        row.errors.push(distance);
-        row.samples.push(sampled.y);
-    }
     let mut path = Vec::new();
+    let mut best = None;
     for &steps in &params.steps {
         path.clear();
         let (distance, sampled) = model.ask(|m| sampled(steps, 0.0, m, &mut path))?;
         row.steps.push(distance);
         row.calls.push(sampled.evaluations);
+        best = Some((distance, sampled));
+    }
+    let (clean, last) = best.expect("checked: there are steps");
+    for &alpha in &params.alphas {
+        let (distance, y) = if alpha == 0.0 {
+            (clean, last.y.clone())
+        } else {
+            let (distance, sampled) = model.ask(|m| sampled(most, alpha, m, &mut Vec::new()))?;
+            (distance, sampled.y)
+        };
+        row.errors.push(distance);
+        row.samples.push(y);
     }
     if let Model::Trained(network) = model {
         for &bits in &params.bits {
@@ -300,10 +315,9 @@ fn measure(
             row.bits.push(with_quantised(network, bits, ask)?.0);
         }
     }
-    let last = path.last().expect("there are steps").clone();
-    run.save_array(&format!("samples-D{added}.npy"), data.restore(last.view()))?;
+    run.save_array(&format!("samples-D{added}.npy"), data.restore(last.y.view()))?;
     let count = params.paths.min(params.samples);
-    let mut paths = Array3::zeros((count, path.len(), last.ncols()));
+    let mut paths = Array3::zeros((count, path.len(), last.y.ncols()));
     for (i, points) in path.iter().enumerate() {
         paths.slice_mut(s![.., i, ..]).assign(&data.restore(points.slice(s![..count, ..])));
     }
@@ -313,7 +327,8 @@ fn measure(
 
 fn report(params: &PfgmppParams, run: &mut Run, rows: &[Row]) -> Result<()> {
     let names = || rows.iter().map(|row| row.added.to_string());
-    let mut errors = Table::new("errors", "Sliced W₂ to the data, with errors α before every step.").words("D", names());
+    let mut errors =
+        Table::new("errors", "Sliced W₂ to the data, with errors α before every step.").words("D", names());
     for (i, alpha) in params.alphas.iter().enumerate() {
         errors = errors.numbers(format!("α = {alpha}"), "", rows.iter().map(|row| row.errors[i]));
     }

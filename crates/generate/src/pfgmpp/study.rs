@@ -3,7 +3,7 @@
 use super::{Augmentation, Pfgmpp, Protocol, Scaled, distance_to_uniform, with_quantised};
 use crate::exact::ExactEmpirical;
 use crate::metrics::{DIRECTIONS, directions, mmd_squared, sliced_wasserstein};
-use crate::network::{Digits8, Levels, Network, NetConfig, Recipe, fit};
+use crate::network::{Digits8, Levels, NetConfig, Network, Recipe, fit};
 use crate::sample::{Heun, Stepwise};
 use crate::{Denoiser, Grid, Kernel, Sampler, Schedule, normals};
 use ndarray::{Array2, ArrayView2, Axis, array};
@@ -62,7 +62,8 @@ fn posterior_mean(run: &mut Run) -> Result<()> {
         let (mut apart, mut size) = (0.0, 0.0);
         for (i, &sigma) in levels.iter().enumerate() {
             let clean = data.select(Axis(0), &(0..points).map(|i| i % 4).collect::<Vec<_>>());
-            let y = clean + added(d).kernel().noise(points, 2, sigma, run.stream("held out").nested(i as u64).stream("y"), 0);
+            let y = clean
+                + added(d).kernel().noise(points, 2, sigma, run.stream("held out").nested(i as u64).stream("y"), 0);
             let (learnt, truth) = (network.unconditional().denoise(y.view(), sigma)?, exact.denoise(y.view(), sigma)?);
             apart += (&learnt - &truth).mapv(|v| v * v).sum();
             size += truth.mapv(|v| v * v).sum();
@@ -107,7 +108,11 @@ fn limit(run: &mut Run, digits: ArrayView2<'_, f64>) -> Result<()> {
         }
         let slope = stats::log_log_slope(&freedoms[1..], &gaps[1..]);
         plot = plot.line(format!("σ = {sigma}"), freedoms.to_vec(), gaps.clone());
-        run.claim(id, slope, format!("{count} points y + 2z, exact denoisers of the digits, σ = {sigma}: {}", listed(&gaps)))?;
+        run.claim(
+            id,
+            slope,
+            format!("{count} points y + 2z, exact denoisers of the digits, σ = {sigma}: {}", listed(&gaps)),
+        )?;
     }
     let caption = "Exact denoisers of the digits. A slope of −1 is a difference of order 1/D.";
     run.figure("limit", Figure::new("The limit of large D", caption).panel(plot));
@@ -160,10 +165,18 @@ fn phases(run: &mut Run, digits: ArrayView2<'_, f64>) -> Result<()> {
             .numbers("the same r for all", "", apart.iter().copied()),
     )?;
     let how = format!("{count} perturbed digits, 12 levels σ from 0.05 to 20");
-    run.claim("aligned", gaps[1..4].iter().copied().fold(0.0, f64::max), format!("largest of D = 32, 128, 2048; {how}"))?;
+    run.claim(
+        "aligned",
+        gaps[1..4].iter().copied().fold(0.0, f64::max),
+        format!("largest of D = 32, 128, 2048; {how}"),
+    )?;
     run.claim("aligned-8", gaps[0], how.clone())?;
     let least = [0, 1, 3].into_iter().map(|i| apart[i]).fold(f64::INFINITY, f64::min);
-    run.claim("unaligned", least, format!("least of D = 8, 32, 2048: {}; {how}", listed(&[apart[0], apart[1], apart[3]])))
+    run.claim(
+        "unaligned",
+        least,
+        format!("least of D = 8, 32, 2048: {}; {how}", listed(&[apart[0], apart[1], apart[3]])),
+    )
 }
 
 /// Claim 4: errors before every step hurt less at small D.
@@ -207,9 +220,7 @@ fn errors(run: &mut Run, digits: ArrayView2<'_, f64>) -> Result<()> {
     run.table(shown)?;
     let at = |i: usize| table.iter().map(|row| row[i]).collect::<Vec<_>>();
     let (clean, rough) = (at(0), at(3));
-    let spread = |v: &[f64]| {
-        v.iter().copied().fold(0.0, f64::max) / v.iter().copied().fold(f64::INFINITY, f64::min)
-    };
+    let spread = |v: &[f64]| v.iter().copied().fold(0.0, f64::max) / v.iter().copied().fold(f64::INFINITY, f64::min);
     let how = format!("{count} samples of the exact denoiser, 18 steps of Heun, {seeds} seeds");
     run.claim("errors-none", spread(&clean), format!("{how}: {} for D = 64, 128, 2048, ∞", listed(&clean)))?;
     run.claim("errors-ratio", rough[3] / rough[0], format!("{how}, α = 0.4: {}", listed(&rough)))?;
@@ -219,7 +230,7 @@ fn errors(run: &mut Run, digits: ArrayView2<'_, f64>) -> Result<()> {
 
 /// Claim 5: coarse weights hurt less at small D.
 fn quantised(run: &mut Run) -> Result<()> {
-    let (steps, each) = run.scale().pick((60, 5), (8000, 100), (8000, 180));
+    let (steps, each) = run.scale().pick((60, 5), (Digits8::STEPS, 100), (Digits8::STEPS, 180));
     let quick = run.scale() == offprint_core::Scale::Quick;
     let bits = [4, 5, 6, 7, 8];
     let grid = Grid::edm(18)?;
@@ -227,10 +238,15 @@ fn quantised(run: &mut Run) -> Result<()> {
     let along = directions(DIRECTIONS, 64, run.stream("directions"));
     let mut ratios = Vec::new();
     let mut plot = Plot::new(Scale::new("bits of a weight"), Scale::log("sliced W₂ over that of full precision"));
-    let mut table =
-        Table::new("bits", "Sliced W₂ to the digits with coarse weights.").words("bits", ["32", "4", "5", "6", "7", "8"]);
+    let mut table = Table::new("bits", "Sliced W₂ to the digits with coarse weights.")
+        .words("bits", ["32", "4", "5", "6", "7", "8"]);
     for d in [64.0, f64::INFINITY] {
-        let model = Digits8::train(added(d).path(), steps, 0, &run.progress())?;
+        // The shipped weights of diffusion are those of this very training.
+        let model = if d.is_finite() || steps != Digits8::STEPS {
+            Digits8::train(added(d).path(), steps, 0, &run.progress())?
+        } else {
+            Digits8::shipped()?
+        };
         let stream = run.stream("quantised");
         let distance = |_: &Network| {
             let (samples, _) = model.sample(&sampler, &grid, (each, 1.0), stream)?;
@@ -239,7 +255,8 @@ fn quantised(run: &mut Run) -> Result<()> {
         let full = distance(&model.network)?;
         let coarse: Vec<f64> =
             bits.iter().map(|&bits| with_quantised(&model.network, bits, distance)).collect::<Result<_>>()?;
-        plot = plot.line(name(d), bits.iter().map(|&b| f64::from(b)).collect(), coarse.iter().map(|c| c / full).collect());
+        plot =
+            plot.line(name(d), bits.iter().map(|&b| f64::from(b)).collect(), coarse.iter().map(|c| c / full).collect());
         ratios.push(coarse[0] / full);
         table = table.numbers(name(d), "", std::iter::once(full).chain(coarse));
     }
@@ -293,10 +310,8 @@ fn toy(run: &mut Run) -> Result<()> {
     let aligned = freedoms.iter().map(|&d| (d, 1.0));
     // The r that suits D = 100, given to the others: their σ is off by this factor.
     let off = [8.0, 2048.0].into_iter().map(|d| (d, added(d).sigma(added(100.0).radius(1.0))));
-    let trials: Vec<Trial> = aligned
-        .chain(off)
-        .flat_map(|(d, factor)| (0..seeds).map(move |seed| Trial { d, seed, factor }))
-        .collect();
+    let trials: Vec<Trial> =
+        aligned.chain(off).flat_map(|(d, factor)| (0..seeds).map(move |seed| Trial { d, seed, factor })).collect();
     let progress = run.progress();
     progress.begin("toy networks", trials.len() as u64);
     let stream = run.stream("toy");
@@ -328,11 +343,17 @@ fn toy(run: &mut Run) -> Result<()> {
     quality.limits = None;
     let x: Vec<f64> = (0..freedoms.len()).map(|i| i as f64).collect();
     let off: Vec<f64> = freedoms.iter().map(|&d| mean(d, false)).collect();
-    let plot = Plot::new(places, quality)
-        .line("aligned", x.clone(), means.clone())
-        .points("all with the r of D = 100", x, off, 4.0);
+    let plot = Plot::new(places, quality).line("aligned", x.clone(), means.clone()).points(
+        "all with the r of D = 100",
+        x,
+        off,
+        4.0,
+    );
     run.figure("toy", Figure::new("Two clusters in many dimensions", format!("Mean of {seeds} seeds.")).panel(plot));
-    let how = format!("N = {dim}, {epochs} epochs, {seeds} seeds, {samples} samples; D = 1, 8, 100, 2048, ∞: {}", listed(&means));
+    let how = format!(
+        "N = {dim}, {epochs} epochs, {seeds} seeds, {samples} samples; D = 1, 8, 100, 2048, ∞: {}",
+        listed(&means)
+    );
     let inner = means[1..4].iter().copied().fold(f64::INFINITY, f64::min);
     run.claim("sweet-spot", inner / means[0].min(means[4]), how)?;
     let worse = [8.0, 2048.0].map(|d| mean(d, false) / mean(d, true));

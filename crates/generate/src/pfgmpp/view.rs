@@ -31,7 +31,7 @@ pub(super) fn robustness(params: &PfgmppParams, rows: &[Row]) -> Figure {
         }
         panels.push(errors);
     }
-    let mut steps = Plot::new(Axis::log("calls of the model"), Axis::log("sliced W₂ to the data")).titled("fewer steps");
+    let mut steps = Plot::new(Axis::new("calls of the model"), quality()).titled("fewer steps");
     for row in rows {
         steps = steps.line(name(row.added), row.calls.iter().map(|&c| c as f64).collect(), row.steps.clone());
     }
@@ -63,7 +63,12 @@ pub(super) fn samples(params: &PfgmppParams, rows: &[Row], data: &Scaled, width:
             let title = format!("{}, α = {}", name(row.added), params.alphas[i]);
             let points = row.samples[i].view();
             figure = if width > 0 {
-                figure.panel(pictures(title, data.restore(points).view(), data.restore(data.points.view()).view(), width))
+                figure.panel(pictures(
+                    title,
+                    data.restore(points).view(),
+                    data.restore(data.points.view()).view(),
+                    width,
+                ))
             } else {
                 figure.panel(plane.plot(title, data.points.view(), points))
             };
@@ -122,8 +127,9 @@ pub(super) fn field_lines() -> Result<Figure> {
     let highest = 2.5;
     let grid = Grid::karras(&Schedule::Edm, 60, 0.01, highest, 3.0)?;
     let starts = Array1::linspace(-4.5, 4.5, 37).insert_axis(Along(1));
-    let caption = "Three charges (data points) at σ = 0 and the lines along which samples come down to them. D = 1 is the \
-                   electric field of the plane; as D grows, the lines of far points turn in later and more steeply.";
+    let caption = "Three data points as charges at σ = 0, and the lines along which samples come down to them. At D = 1 lines \
+                   between two charges are undecided to the last and end upright, as in an electric field; at D = ∞ each \
+                   heads for its point early.";
     let mut figure = Figure::new("From Poisson flow to diffusion", caption).columns(3);
     for d in [1.0, 8.0, f64::INFINITY] {
         let added = Augmentation::new(d)?;
@@ -147,7 +153,12 @@ pub(super) fn field_lines() -> Result<Figure> {
             Plot::new(x, y)
                 .titled(title)
                 .layer(Layer::Segments { name: String::new(), ends, arrows: false, opacity: vec![0.7] })
-                .layer(Layer::Points { name: String::new(), x: charges.column(0).to_vec(), y: vec![0.0; 3], radius: 5.0 }),
+                .layer(Layer::Points {
+                    name: String::new(),
+                    x: charges.column(0).to_vec(),
+                    y: vec![0.0; 3],
+                    radius: 5.0,
+                }),
         );
     }
     Ok(figure)
