@@ -3,7 +3,7 @@
 /// ln Γ(x) for x > 0, to about 14 digits: Stirling's series, after shifting small arguments up by Γ(x + 1) = x Γ(x).
 /// NaN elsewhere.
 pub fn ln_gamma(x: f64) -> f64 {
-    if !(x > 0.0) {
+    if x.is_nan() || x <= 0.0 {
         return f64::NAN;
     }
     // B₂ₖ/(2k(2k − 1)) of the series, k = 1 … 7; from 10 on the next term is below 1e-16.

@@ -28,7 +28,7 @@ impl Scaled {
         let deviation = (centred.iter().map(|v| v * v).sum::<f64>() / centred.len() as f64).sqrt();
         // Rounding of a constant column leaves a little.
         let largest = data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-        if !(deviation > 1e-12 * largest) {
+        if deviation <= 1e-12 * largest {
             return Err(Error::input("data", "is constant (standard deviation 0): there is nothing to learn"));
         }
         let unit = deviation / Self::DEVIATION;

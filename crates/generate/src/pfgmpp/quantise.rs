@@ -24,7 +24,7 @@ pub fn quantise(values: &mut [f32], bits: u32) -> Result<()> {
     let (low, high) = (f64::from(bounds.0), f64::from(bounds.1));
     let top = f64::from((1u32 << bits) - 1);
     let step = (high - low) / top;
-    if !(step > 0.0) {
+    if step <= 0.0 {
         return Ok(());
     }
     let zero = (-low / step).clamp(0.0, top).trunc();
