@@ -4,7 +4,7 @@
 //! network, or any function. Over it work [`power_iteration`], [`lanczos`](fn@lanczos), stochastic Lanczos quadrature
 //! ([`spectrum`]), Hutchinson's [`trace`] and [`diagonal`], [`conjugate_gradients`] and [`lissa`]. An [`Inverse`] is a
 //! damped curvature matrix in a form that is inverted without being written out: K-FAC and EK-FAC
-//! ([`KroneckerInverse`]), M-FAC ([`mfac`]). [`spiked`] tells where sampling noise moves extreme eigenvalues.
+//! ([`KroneckerInverse`]), M-FAC ([`mfac`]). [`network`] makes operators of networks' losses. [`spiked`] tells where sampling noise moves extreme eigenvalues.
 
 mod hutchinson;
 mod inverse;
@@ -12,6 +12,7 @@ mod kernel;
 mod kronecker;
 mod lanczos;
 pub mod mfac;
+pub mod network;
 mod operator;
 mod power;
 mod quadrature;

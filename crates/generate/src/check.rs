@@ -24,6 +24,11 @@ pub fn dimension(name: &str, x: ArrayView2<'_, f64>, of: &str, d: usize) -> Resu
 
 /// The first row with a value that is not finite.
 pub fn first_bad_row(x: ArrayView2<'_, f64>) -> Option<usize> {
+    // Without branches within a piece: the usual answer costs one pass at the speed of the memory.
+    let fine = |piece: &[f64]| piece.iter().fold(true, |fine, v| fine & v.is_finite());
+    if x.as_slice().is_some_and(|all| all.chunks(256).all(fine)) {
+        return None;
+    }
     x.outer_iter().position(|row| row.iter().any(|v| !v.is_finite()))
 }
 

@@ -3,7 +3,7 @@
 use super::layers::tensor;
 use super::model::{Network, Target};
 use crate::{Kernel, Prediction};
-use ndarray::{Array2, ArrayView2};
+use ndarray::ArrayView2;
 use offprint_core::random::{Rng, Stream};
 use offprint_core::{Error, Result};
 use offprint_math::vector;
@@ -198,13 +198,5 @@ impl<'a> Pairs<'a> {
             (*point, *target) = (value as f32, wanted as f32);
         }
         Ok(())
-    }
-
-    /// `n` noisy points of the data at `tau` with their clean rows, for measuring a denoiser: (y, x₀).
-    pub fn noisy(&self, n: usize, tau: f64, stream: Stream) -> Result<(Array2<f64>, Array2<f64>)> {
-        let rows: Vec<usize> = (0..n).map(|i| i % self.data.nrows()).collect();
-        let clean = self.data.select(ndarray::Axis(0), &rows);
-        let noise = self.network.path.kernel()?.noise(n, clean.ncols(), tau, stream, 0);
-        Ok((&clean + &noise, clean))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Hook, Sampled, Sampler, check_start, check_state};
 use crate::{Denoiser, Grid, Node};
-use ndarray::{Array2, Zip};
+use ndarray::{Array2, Axis, Zip, s};
 use offprint_core::random::Stream;
 use offprint_core::{Error, Progress, Result};
 use std::collections::VecDeque;
@@ -207,7 +207,8 @@ impl<S: Solver> Multistep<S> {
     fn ask(&self, model: &dyn Denoiser, y: &Array2<f64>, at: Node) -> Result<Array2<f64>> {
         let mut output = model.denoise(y.view(), at.tau)?;
         if self.solver.output() == Output::Noise {
-            Zip::from(&mut output).and(y).for_each(|d, &y| *d = (y - *d) / at.tau);
+            let inverse = 1.0 / at.tau;
+            Zip::from(&mut output).and(y).for_each(|d, &y| *d = (y - *d) * inverse);
         }
         Ok(output)
     }
@@ -241,18 +242,20 @@ impl<S: Solver> Sampler for Multistep<S> {
     }
 }
 
-/// The linear step, two outputs in one pass over the memory; those without weight are left out.
+/// Elements that stay in the first-level cache while all terms are added to them.
+const BLOCK: usize = 2048;
+
+/// The linear step in one pass over the memory; outputs without weight are left out.
 fn combine<'a>(weights: &Weights, y: &Array2<f64>, outputs: impl Iterator<Item = &'a Array2<f64>>) -> Array2<f64> {
-    let s = weights.state;
     let terms: Vec<(f64, &Array2<f64>)> =
         weights.outputs.iter().copied().zip(outputs).filter(|(w, _)| *w != 0.0).collect();
-    let (pairs, single) = terms.as_chunks::<2>();
-    let mut next = match single {
-        [(w, a)] => Zip::from(y).and(*a).map_collect(|&y, &a| s * y + w * a),
-        _ => y * s,
-    };
-    for [(v, a), (w, b)] in pairs {
-        Zip::from(&mut next).and(*a).and(*b).for_each(|n, &a, &b| *n += v * a + w * b);
+    let mut next = y * weights.state;
+    let rows = (BLOCK / y.ncols().max(1)).max(1);
+    for (i, mut block) in next.axis_chunks_iter_mut(Axis(0), rows).enumerate() {
+        let range = i * rows..i * rows + block.nrows();
+        for (weight, output) in &terms {
+            block.scaled_add(*weight, &output.slice(s![range.clone(), ..]));
+        }
     }
     next
 }

@@ -1,9 +1,11 @@
-//! Small data sets as tensors: digits, a text by characters, and point clouds from generators.
+//! Data as tensors: digits, a text by characters, point clouds from generators, and what users bring.
 
 mod characters;
 mod digits;
+mod labelled;
 mod points;
 
 pub use characters::Characters;
 pub use digits::{Digits, digits};
+pub use labelled::{labelled, unlabelled};
 pub use points::{gaussian_mixture, ring_of_gaussians, swiss_roll, two_moons};
