@@ -4,12 +4,12 @@ use ndarray::{Array2, array};
 use offprint_core::random::Streams;
 use offprint_core::{Progress, Report, Run};
 use offprint_generate::exact::ExactEmpirical;
-use offprint_generate::network::{NetConfig, Network, Target};
+use offprint_generate::network::{Levels, NetConfig, Network, Pairs, Target};
 use offprint_generate::pfgmpp::{
     Augmentation, Perturbed, Protocol, Scaled, distance_to_uniform, quantise, with_quantised,
 };
 use offprint_generate::sample::{Heun, Stepwise, named};
-use offprint_generate::{Denoiser, Grid, Kernel, Sampler, Schedule};
+use offprint_generate::{Denoiser, Grid, Kernel, Prediction, Sampler, Schedule};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -282,6 +282,39 @@ fn scaled_data_have_half_a_deviation_and_come_back() {
     assert!((deviation - 0.5).abs() < 1e-12);
     assert!((scaled.restore(scaled.points.view()) - data).iter().all(|v| v.abs() < 1e-12));
     assert!(Scaled::new(array![[2.0, 3.0], [2.0, 3.0]].view()).unwrap_err().to_string().contains("constant"));
+}
+
+#[test]
+fn stable_targets_are_posterior_means_over_many_rows() {
+    let config = NetConfig { dim: 2, classes: 0, width: 4, depth: 1, frequencies: 1 };
+    for d in [4.0, f64::INFINITY] {
+        let network = Network::fresh(&config, added(d).path(), Target::Plain(Prediction::X0), 0).unwrap();
+        let exact = ExactEmpirical::new(charges(), added(d).kernel()).unwrap();
+        let data = charges();
+        let levels = Levels::LogNormal { mean: -0.5, deviation: 0.6 };
+        let gap = |reference: usize| {
+            let stream = Streams::new(4).stream("pairs");
+            let pairs = Pairs::new(&network, data.view(), None, (levels, 0.0), stream).unwrap();
+            let batch = pairs.with_reference(reference).unwrap().batch(0, 64).unwrap();
+            let (inputs, targets) = (batch.inputs.to_vec2::<f32>().unwrap(), batch.targets.to_vec2::<f32>().unwrap());
+            let squares = inputs.iter().zip(&targets).map(|(input, target)| {
+                // The level stands beside the point as cosine and sine of ln(τ)/4.
+                let tau = (4.0 * f64::from(input[3]).atan2(f64::from(input[2]))).exp();
+                let y = array![[f64::from(input[0]), f64::from(input[1])]];
+                let mean = exact.denoise(y.view(), tau).unwrap();
+                (0..2).map(|j| (mean[[0, j]] - f64::from(target[j])).powi(2)).sum::<f64>()
+            });
+            (squares.sum::<f64>() / 64.0).sqrt()
+        };
+        let (single, few, many) = (gap(1), gap(16), gap(4000));
+        assert!(many < 0.03 && many < 0.2 * few && few < single, "D = {d}: {single} {few} {many}");
+    }
+    let labelled =
+        Network::fresh(&NetConfig { classes: 2, ..config }, added(4.0).path(), Target::Plain(Prediction::X0), 0);
+    let (labelled, labels, data) = (labelled.unwrap(), [0, 1, 0, 1], charges());
+    let levels = Levels::LogNormal { mean: 0.0, deviation: 1.0 };
+    let pairs = Pairs::new(&labelled, data.view(), Some(&labels), (levels, 0.0), Streams::new(0).stream("x")).unwrap();
+    assert!(pairs.with_reference(5).unwrap_err().to_string().contains("1 for a network with classes"));
 }
 
 fn run(parameters: Value) -> offprint_core::Result<Report> {
