@@ -378,14 +378,11 @@ fn toy(run: &mut Run) -> Result<()> {
             .numbers("MMD² with the r of D = 100", "", freedoms.iter().map(|&d| mean(d, false))),
     )?;
     let places = Scale::categories("D", freedoms.iter().map(f64::to_string));
-    let mut quality = Scale::log("MMD² to fresh points");
-    quality.limits = None;
     let x: Vec<f64> = (0..freedoms.len()).map(|i| i as f64).collect();
-    let off: Vec<f64> = freedoms.iter().map(|&d| mean(d, false)).collect();
-    let plot = Plot::new(places, quality).line("aligned", x.clone(), means.clone()).points(
-        "all with the r of D = 100",
-        x,
-        off,
+    let plot = Plot::new(places, Scale::log("MMD² to fresh points")).line("aligned", x, means.clone()).points(
+        "with the r of D = 100",
+        vec![1.0, 3.0],
+        vec![mean(8.0, false), mean(2048.0, false)],
         4.0,
     );
     run.figure("toy", Figure::new("Two clusters in many dimensions", format!("Mean of {seeds} seeds.")).panel(plot));
