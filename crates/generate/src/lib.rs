@@ -44,6 +44,7 @@ pub mod network;
 mod noise;
 pub mod ode;
 mod path;
+pub mod pfgmpp;
 mod prediction;
 pub mod sample;
 mod schedule;
@@ -63,6 +64,7 @@ use offprint_core::{Comparison, Paper};
 pub fn papers() -> Vec<Paper> {
     vec![
         offprint_core::paper!("interpolants", interpolants::Interpolants),
+        offprint_core::paper!("pfgmpp", pfgmpp::Pfgmpp),
         offprint_core::paper!("dc_solver", dc_solver::DcSolver),
         offprint_core::paper!("feynman_kac", feynman_kac::FeynmanKac),
     ]

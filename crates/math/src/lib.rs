@@ -11,6 +11,7 @@ pub mod line;
 pub mod polar;
 pub mod quadrature;
 pub mod samples;
+pub mod special;
 pub mod stats;
 pub mod vector;
 pub mod walsh_hadamard;

@@ -6,6 +6,7 @@ use crate::{Kernel, Prediction};
 use ndarray::ArrayView2;
 use offprint_core::random::{Rng, Stream};
 use offprint_core::{Error, Result};
+use offprint_math::vector;
 use offprint_nn::Batch;
 use rand::RngExt;
 use rand_distr::{ChiSquared, Distribution, StandardNormal};
@@ -34,6 +35,8 @@ pub struct Pairs<'a> {
     levels: Levels,
     /// Share of labels that are hidden, so that the network learns to do without.
     dropout: f64,
+    /// Rows over which the clean point of a target is averaged.
+    reference: usize,
     stream: Stream,
 }
 
@@ -83,7 +86,39 @@ impl<'a> Pairs<'a> {
                 format!("log-normal: {} has no last time", network.path.name()),
             ));
         }
-        Ok(Self { network, data, labels, levels, dropout, stream })
+        Ok(Self { network, data, labels, levels, dropout, reference: 1, stream })
+    }
+
+    /// The same with stable targets (Xu, Tong and Jaakkola 2023, arXiv:2302.00670): in place of the clean point its mean
+    /// under the posterior over `reference` rows of the data, the point's own among them. Less noise, a small bias.
+    ///
+    /// # Errors
+    /// No rows; labels, whose classes would be mixed.
+    pub fn with_reference(self, reference: usize) -> Result<Self> {
+        if reference == 0 || (reference > 1 && self.labels.is_some()) {
+            let allowed = "at least 1, and 1 for a network with classes";
+            return Err(Error::parameter("reference", reference, allowed));
+        }
+        Ok(Self { reference, ..self })
+    }
+
+    /// The mean of `own` and further random rows under the posterior given `y` at `tau`, into `clean`.
+    fn stabilise(&self, rng: &mut Rng, own: usize, (y, tau): (&[f64], f64), clean: &mut [f64]) -> Result<()> {
+        let kernel = self.network.path.kernel()?;
+        let n = self.data.nrows();
+        let others = (1..self.reference).map(|_| rng.random_range(0..n));
+        let rows: Vec<usize> = std::iter::once(own).chain(others).collect();
+        let weight = |&row: &usize| {
+            let square = self.data.row(row).iter().zip(y).map(|(x, y)| (x - y) * (x - y)).sum();
+            kernel.log_weight(square, tau, y.len())
+        };
+        let mut weights: Vec<f64> = rows.iter().map(weight).collect();
+        vector::softmax(&mut weights);
+        clean.fill(0.0);
+        for (&row, w) in rows.iter().zip(weights) {
+            clean.iter_mut().zip(self.data.row(row)).for_each(|(c, x)| *c += w * x);
+        }
+        Ok(())
     }
 
     /// Inputs (batch, dim + side) and what the network should give for them (batch, dim), of step number `step`.
@@ -130,17 +165,26 @@ impl<'a> Pairs<'a> {
         };
         let (point, side) = input.split_at_mut(target.len());
         net.fill_side(0.25 * tau.ln(), label.filter(|_| !hidden), side);
-        for ((point, target), &x0) in point.iter_mut().zip(target).zip(self.data.row(row)) {
-            let z: f64 = StandardNormal.sample(rng);
-            let eps = radius * z;
+        let mut clean = self.data.row(row).to_vec();
+        let y: Vec<f64> = clean
+            .iter()
+            .map(|x0| {
+                let z: f64 = StandardNormal.sample(rng);
+                x0 + tau * (radius * z)
+            })
+            .collect();
+        if self.reference > 1 {
+            self.stabilise(rng, row, (&y, tau), &mut clean)?;
+        }
+        for (((point, target), x0), y) in point.iter_mut().zip(target).zip(clean).zip(y) {
             let (value, wanted) = match self.network.target {
                 Target::Preconditioned { sigma_data } => {
                     let (skip, out, scale) = Target::preconditioning(sigma_data, tau);
-                    let y = x0 + tau * eps;
                     // With this target the mean square is the loss in D weighted by 1/c_out².
                     (scale * y, (x0 - skip * y) / out)
                 }
                 Target::Plain(kind) => {
+                    let eps = (y - x0) / tau;
                     let wanted = match kind {
                         Prediction::X0 => x0,
                         Prediction::Eps => eps,
@@ -148,7 +192,7 @@ impl<'a> Pairs<'a> {
                         Prediction::V => at.alpha * eps - at.sigma * x0,
                         Prediction::Velocity => at.alpha_rate * x0 + at.sigma_rate * eps,
                     };
-                    (at.alpha * x0 + at.sigma * eps, wanted)
+                    (at.alpha * y, wanted)
                 }
             };
             (*point, *target) = (value as f32, wanted as f32);

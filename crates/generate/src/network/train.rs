@@ -24,6 +24,9 @@ pub struct Recipe {
     pub levels: Levels,
     /// Share of labels that are hidden.
     pub dropout: f64,
+    /// Rows of the data over which the clean point of a target is averaged ([`Pairs::with_reference`]); 1 takes the
+    /// point itself.
+    pub reference: usize,
     /// Points a step.
     pub batch: usize,
     /// Adam's learning rate, learning-rate schedule, running mean of the weights, number of steps.
@@ -42,6 +45,7 @@ impl Recipe {
             target: Target::Preconditioned { sigma_data: 0.5 },
             levels: Levels::LogNormal { mean: -1.2, deviation: 1.2 },
             dropout: if classes > 0 { 0.1 } else { 0.0 },
+            reference: 1,
             batch: 256,
             plan: Plan { ema: Some(0.999), ..Plan::new(steps, Schedule::cosine()) },
             learning_rate: 2e-3,
@@ -66,7 +70,8 @@ pub fn fit(
     }
     let network = Network::fresh(&recipe.config, recipe.path.clone(), recipe.target, seed)?;
     let stream = Streams::new(seed).stream("training pairs");
-    let pairs = Pairs::new(&network, data, labels, (recipe.levels, recipe.dropout), stream)?;
+    let pairs = Pairs::new(&network, data, labels, (recipe.levels, recipe.dropout), stream)?
+        .with_reference(recipe.reference)?;
     let settings = AdamSettings { learning_rate: recipe.learning_rate, ..AdamSettings::default() };
     let mut adam = Adam::new(network.params.vars(), settings).map_err(computation)?;
     let history = train(&network.params, &mut adam, &recipe.plan, progress, |step| {

@@ -58,6 +58,16 @@ impl Kernel {
         }
     }
 
+    /// log p(y | x₀) up to a constant, in `d` dimensions, for |y − x₀|² = `square` at noise level `tau`.
+    pub fn log_weight(self, square: f64, tau: f64, d: usize) -> f64 {
+        let scaled = square / (tau * tau);
+        match self {
+            Self::Gaussian => -0.5 * scaled,
+            // log1p: the power itself would overflow at once.
+            Self::StudentT { freedom } => -0.5 * (d as f64 + freedom) * (scaled / freedom).ln_1p(),
+        }
+    }
+
     /// `n` draws (n, d) of the kernel around 0 with scale `tau`; row i comes from generator `first + i` of `stream`.
     pub fn noise(self, n: usize, d: usize, tau: f64, stream: Stream, first: u64) -> Array2<f64> {
         let mut noise = normals(n, d, stream, first);
