@@ -6,7 +6,9 @@
 //! damped curvature matrix in a form that is inverted without being written out: K-FAC and EK-FAC
 //! ([`KroneckerInverse`]), M-FAC ([`mfac`]). [`network`] makes operators of networks' losses. [`spiked`] tells where sampling noise moves extreme eigenvalues.
 
+mod basis;
 mod hutchinson;
+pub mod influence;
 mod inverse;
 mod kernel;
 mod kronecker;
@@ -24,7 +26,7 @@ pub mod wide;
 
 pub use hutchinson::{diagonal, trace};
 pub use inverse::Inverse;
-pub use kronecker::{Damping, KroneckerFactors, KroneckerInverse, KroneckerLayer, LayerPlace};
+pub use kronecker::{Damping, KroneckerFactors, KroneckerInverse, KroneckerLayer, KroneckerParts, LayerPlace};
 pub use lanczos::{Deflated, Lanczos, Ritz, lanczos};
 pub use operator::{EmpiricalFisher, Explicit, LinearOperator, Product, Shifted};
 pub use power::{Eigenpair, power_iteration};
