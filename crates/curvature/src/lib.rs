@@ -38,5 +38,5 @@ use offprint_core::Paper;
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![offprint_core::paper!("mfac", mfac::Mfac)]
+    vec![offprint_core::paper!("mfac", mfac::Mfac), offprint_core::paper!("influence", influence::Influence)]
 }

@@ -22,6 +22,19 @@ pub fn digits() -> (Array2<f64>, Vec<u8>) {
     (images, labels.to_vec())
 }
 
+/// Diabetes patients: ten measurements each `(442, 10)` in their own units (age in years, sex 1 or 2, body mass index, mean
+/// blood pressure, six of blood serum), and the progression of the disease one year later.
+///
+/// The set of *Least Angle Regression* (B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, Annals of Statistics 32, 2004), in
+/// the order of scikit-learn's `load_diabetes(scaled=False)`.
+pub fn diabetes() -> (Array2<f64>, Vec<f64>) {
+    let rows = include_str!("../data/diabetes.csv").lines().skip(1);
+    let numbers: Vec<f64> =
+        rows.flat_map(|row| row.split(',')).map(|cell| cell.parse().expect("the file holds numbers")).collect();
+    let table = Array2::from_shape_vec((numbers.len() / 11, 11), numbers).expect("eleven numbers to a row");
+    (table.slice(ndarray::s![.., ..10]).to_owned(), table.column(10).to_vec())
+}
+
 /// *Hamlet* and *Macbeth* (William Shakespeare, public domain): 277 269 characters of ASCII, 69 different ones, lines
 /// ended by `\n`.
 pub fn text() -> &'static str {
@@ -45,6 +58,18 @@ mod tests {
         assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
         let top = [0., 0., 5., 13., 9., 1., 0., 0., 0., 0., 13., 15., 10., 15., 5., 0.];
         assert_eq!(images.row(0).as_slice().map(|row| &row[..16]), Some(&top[..]));
+    }
+
+    #[test]
+    fn diabetes_is_that_of_scikit_learn() {
+        // From scikit-learn 1.9: load_diabetes(scaled=False), .data.sum(axis=0) of the first four columns, .target.sum().
+        let (patients, progression) = diabetes();
+        assert_eq!(patients.dim(), (442, 10));
+        for (column, sum) in [21_445.0, 649.0, 11_658.1, 41_833.98].into_iter().enumerate() {
+            assert!((patients.column(column).sum() - sum).abs() < 1e-6, "{column}: {}", patients.column(column).sum());
+        }
+        assert_eq!(progression.iter().sum::<f64>(), 67_243.0);
+        assert_eq!(patients.row(0).to_vec(), [59.0, 2.0, 32.1, 101.0, 157.0, 93.2, 38.0, 4.0, 4.8598, 87.0]);
     }
 
     #[test]

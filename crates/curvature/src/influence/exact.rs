@@ -1,6 +1,6 @@
 //! The damped Gauss–Newton matrix without approximation, for small models and for tests of the others.
 
-use super::{Element, Examples, Model, Preconditioner};
+use super::{Element, Examples, Model, Preconditioner, TrackedLayers};
 use candle_core::Tensor;
 use faer::linalg::solvers::{Llt, Solve};
 use faer::{Side, mat::MatRef};
@@ -10,18 +10,55 @@ use offprint_math::linalg::{as_faer, from_faer, gemm, matmul};
 use offprint_nn::derivatives::{IGNORED, Loss};
 use offprint_nn::{Batch, computation, ops};
 
-/// Rows R with G = Rᵀ R: for every sample and output the gradient that this output sends back, scaled by the root of the
-/// loss's curvature and of 1/n. For squared errors there is a row a sample and output, for cross-entropy a row a sample,
-/// position and class.
+/// Rows R with G = Rᵀ R `(rows, dim)`: for every sample and output the gradient that this output sends back, scaled by the
+/// root of the loss's curvature and of 1/n. For squared errors there is a row a sample and output, for cross-entropy a row
+/// a sample, position and class.
 ///
 /// # Errors
 /// No example; shapes that do not fit the model.
 pub fn gauss_newton_roots(model: &Model<'_>, examples: &Examples, progress: &Progress) -> Result<Array2<f64>> {
-    if model.is_double() { roots_in::<f64>(model, examples, progress) } else { roots_in::<f32>(model, examples, progress) }
+    let mut parts = Vec::new();
+    for_roots(model, examples, progress, |rows| parts.push(rows))?;
+    let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+    Ok(ndarray::concatenate(Axis(0), &views).expect("every row has the tracked coordinates"))
 }
 
-fn roots_in<T: Element>(model: &Model<'_>, examples: &Examples, progress: &Progress) -> Result<Array2<f64>> {
-    let mut parts = Vec::new();
+/// The Gauss–Newton matrix G `(dim, dim)` on tracked coordinates, written out. O(n · outputs · dim²).
+///
+/// # Errors
+/// As [`gauss_newton_roots`]; more than 8000 parameters.
+pub fn gauss_newton_matrix(model: &Model<'_>, examples: &Examples, progress: &Progress) -> Result<Array2<f64>> {
+    let dim = model.tracked.dim();
+    if dim > MOST {
+        return Err(Error::parameter(
+            "curvature",
+            format!("the exact matrix of {dim} parameters"),
+            format!("made for at most {MOST}: track fewer layers, or take ekfac"),
+        ));
+    }
+    let mut matrix = Array2::zeros((dim, dim));
+    for_roots(model, examples, progress, |rows| gemm(1.0, rows.t(), rows.view(), true, matrix.view_mut()))?;
+    Ok(matrix)
+}
+
+fn for_roots(
+    model: &Model<'_>,
+    examples: &Examples,
+    progress: &Progress,
+    each: impl FnMut(Array2<f64>),
+) -> Result<()> {
+    match model.is_double() {
+        true => for_roots_in::<f64>(model, examples, progress, each),
+        false => for_roots_in::<f32>(model, examples, progress, each),
+    }
+}
+
+fn for_roots_in<T: Element>(
+    model: &Model<'_>,
+    examples: &Examples,
+    progress: &Progress,
+    mut each: impl FnMut(Array2<f64>),
+) -> Result<()> {
     model.for_chunks(examples, "Gauss–Newton matrix", progress, |_, part| {
         let outputs = model.loss.outputs(&part.batch)?.detach();
         for (targets, weights) in backward_targets(model.loss.loss(), &outputs, &part.batch.targets)? {
@@ -31,12 +68,10 @@ fn roots_in<T: Element>(model: &Model<'_>, examples: &Examples, progress: &Progr
             for (mut row, weight) in rows.outer_iter_mut().zip(&weights) {
                 row *= (weight / examples.len() as f64).sqrt();
             }
-            parts.push(rows);
+            each(rows);
         }
         Ok(())
-    })?;
-    let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
-    Ok(ndarray::concatenate(Axis(0), &views).expect("every row has the tracked coordinates"))
+    })
 }
 
 /// Targets whose residuals are the outputs' unit vectors (or, for cross-entropy, those of a class), with the weight of each
@@ -105,51 +140,62 @@ pub struct Exact {
 
 enum Factor {
     Dense(Llt<f64>),
-    /// R, and the factor of R λ⁻¹ Rᵀ + I.
-    Woodbury(Array2<f64>, Llt<f64>),
+    /// The factor of R λ⁻¹ Rᵀ + I, and R.
+    Woodbury(Llt<f64>, Array2<f64>),
 }
 
 /// Parameters above which the matrix is refused: its factor would take minutes and gigabytes.
 const MOST: usize = 8_000;
 
 impl Exact {
-    /// From the rows of [`gauss_newton_roots`] and the damping of every coordinate. With `blocks`, ranges of coordinates
-    /// that G couples only within (layers).
+    /// Of `model` on `examples`, with the damping of every coordinate; by the cheaper of the two factors.
     ///
     /// # Errors
-    /// More parameters than a dense matrix is made for; a damping that is not positive.
-    pub fn new(roots: &Array2<f64>, damping: Vec<f64>) -> Result<Self> {
-        let (rows, dim) = roots.dim();
-        check_damping(&damping, dim)?;
-        if rows <= dim / 2 {
-            let scaled = roots / &ndarray::aview1(&damping);
-            let mut inner = matmul(scaled.view(), roots.t());
-            inner.diag_mut().iter_mut().for_each(|x| *x += 1.0);
-            return Ok(Self { damping, factor: Factor::Woodbury(roots.clone(), cholesky(inner.view())?) });
+    /// As [`gauss_newton_matrix`]; a damping that is not positive.
+    pub fn fit(model: &Model<'_>, examples: &Examples, damping: Vec<f64>, progress: &Progress) -> Result<Self> {
+        let outputs: usize = model.loss.outputs(&examples.range(0..1)?.batch)?.elem_count();
+        if examples.len() * outputs <= model.tracked.dim() / 2 {
+            return Self::of_roots(gauss_newton_roots(model, examples, progress)?, damping);
         }
-        let matrix = dense(roots)?;
-        Self::of_matrix(matrix, damping)
+        Self::of_matrix(gauss_newton_matrix(model, examples, progress)?, damping)
     }
 
-    /// From the rows of [`gauss_newton_roots`] with nothing between different `blocks` of coordinates.
+    /// From G itself `(dim, dim)`.
     ///
     /// # Errors
-    /// As [`Self::new`].
-    pub fn in_blocks(roots: &Array2<f64>, blocks: &[std::ops::Range<usize>], damping: Vec<f64>) -> Result<Self> {
-        check_damping(&damping, roots.ncols())?;
-        let whole = dense(roots)?;
-        let mut matrix = Array2::zeros(whole.raw_dim());
-        for block in blocks {
-            let place = s![block.clone(), block.clone()];
-            matrix.slice_mut(place).assign(&whole.slice(place));
-        }
-        Self::of_matrix(matrix, damping)
-    }
-
-    fn of_matrix(mut matrix: Array2<f64>, damping: Vec<f64>) -> Result<Self> {
+    /// Another number of dampings, or one that is not positive.
+    pub fn of_matrix(mut matrix: Array2<f64>, damping: Vec<f64>) -> Result<Self> {
+        check_damping(&damping, matrix.ncols())?;
         matrix.diag_mut().iter_mut().zip(&damping).for_each(|(x, damp)| *x += damp);
         let factor = Factor::Dense(cholesky(matrix.view())?);
         Ok(Self { damping, factor })
+    }
+
+    /// From the rows of [`gauss_newton_roots`], by Woodbury's identity: O(rows² · dim).
+    ///
+    /// # Errors
+    /// As [`Self::of_matrix`].
+    pub fn of_roots(roots: Array2<f64>, damping: Vec<f64>) -> Result<Self> {
+        check_damping(&damping, roots.ncols())?;
+        let scaled = &roots / &ndarray::aview1(&damping);
+        let mut inner = matmul(scaled.view(), roots.t());
+        inner.diag_mut().iter_mut().for_each(|x| *x += 1.0);
+        let factor = Factor::Woodbury(cholesky(inner.view())?, roots);
+        Ok(Self { damping, factor })
+    }
+
+    /// From G `(dim, dim)` with nothing between the parameters of different layers.
+    ///
+    /// # Errors
+    /// As [`Self::of_matrix`].
+    pub fn by_layer(tracked: &TrackedLayers, matrix: ArrayView2<'_, f64>, damping: Vec<f64>) -> Result<Self> {
+        let mut blocks = Array2::zeros(matrix.raw_dim());
+        for layer in tracked.layers() {
+            let end = layer.bias.as_ref().map_or(layer.weight.end, |bias| bias.end);
+            let place = s![layer.weight.start..end, layer.weight.start..end];
+            blocks.slice_mut(place).assign(&matrix.slice(place));
+        }
+        Self::of_matrix(blocks, damping)
     }
 }
 
@@ -164,7 +210,7 @@ impl Preconditioner for Exact {
         let solve = |factor: &Llt<f64>, b: ArrayView2<'_, f64>| -> Array2<f64> { from_faer(factor.solve(as_faer(b)).as_ref()) };
         match &self.factor {
             Factor::Dense(factor) => Ok(solve(factor, gradients.t()).reversed_axes()),
-            Factor::Woodbury(roots, factor) => {
+            Factor::Woodbury(factor, roots) => {
                 // λ⁻¹ v − λ⁻¹ Rᵀ (R λ⁻¹ Rᵀ + I)⁻¹ R λ⁻¹ v
                 let scaled = &gradients / &ndarray::aview1(&self.damping);
                 let along = matmul(roots.view(), scaled.t());
@@ -184,21 +230,6 @@ fn check_damping(damping: &[f64], dim: usize) -> Result<()> {
         Some(damp) => Err(Error::parameter("damping", damp, "above 0")),
         None => Ok(()),
     }
-}
-
-/// Rᵀ R.
-fn dense(roots: &Array2<f64>) -> Result<Array2<f64>> {
-    let dim = roots.ncols();
-    if dim > MOST {
-        return Err(Error::parameter(
-            "method",
-            format!("the exact matrix of {dim} parameters"),
-            format!("made for at most {MOST}: track fewer layers, or use ekfac"),
-        ));
-    }
-    let mut matrix = Array2::zeros((dim, dim));
-    gemm(1.0, roots.t(), roots.view(), false, matrix.view_mut());
-    Ok(matrix)
 }
 
 fn cholesky(matrix: ArrayView2<'_, f64>) -> Result<Llt<f64>> {

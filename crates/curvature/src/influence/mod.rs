@@ -1,19 +1,23 @@
-//#![doc = include_str!("README.md")]
+#![doc = include_str!("README.md")]
 
-//mod bench;
+mod bench;
 mod contraction;
+mod demonstration;
 mod directions;
 mod evaluate;
 mod exact;
 mod examples;
 mod fit;
+mod inputs;
 mod layout;
 mod lissa;
 mod pbrf;
 mod preconditioner;
-//mod run;
+mod problems;
+mod report;
+mod run;
 mod scores;
-//mod study;
+mod study;
 mod tail;
 mod tfidf;
 mod tokens;
@@ -22,14 +26,14 @@ mod tracked;
 
 pub use directions::Directions;
 pub use evaluate::{correlation, linear_datamodelling_score, ranks, share_of_top};
-pub use exact::{Exact, gauss_newton_roots};
+pub use exact::{Exact, gauss_newton_matrix, gauss_newton_roots};
 pub use examples::Examples;
 pub use fit::{Fit, FittedLayers};
 pub use layout::FactorFiles;
 pub use lissa::Lissa;
 pub use pbrf::ProximalBregman;
 pub use preconditioner::{DiagonalFisher, Identity, Preconditioner};
-//pub use run::{InfluenceParams, Metric, Task};
+pub use run::{Curvature, Fisher, InfluenceParams, Objective, Task};
 pub use scores::{Detail, Scores};
 pub use tail::{PowerLaw, power_law_tail};
 pub use tfidf::{Counting, TfIdf};

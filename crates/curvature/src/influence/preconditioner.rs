@@ -57,6 +57,7 @@ impl Preconditioner for Identity {
 #[derive(Debug, Clone)]
 pub struct DiagonalFisher {
     inverse: Vec<f64>,
+    damping: Vec<f64>,
 }
 
 impl DiagonalFisher {
@@ -93,8 +94,14 @@ impl DiagonalFisher {
             Ok(())
         })?;
         sums.iter_mut().for_each(|sum| *sum /= examples.len() as f64);
-        let damp = layer_damping(model.tracked, damping, &sums)?;
-        Ok(Self { inverse: sums.iter().zip(damp).map(|(sum, damp)| 1.0 / (sum + damp)).collect() })
+        let damping = layer_damping(model.tracked, damping, &sums)?;
+        Ok(Self { inverse: sums.iter().zip(&damping).map(|(sum, damp)| 1.0 / (sum + damp)).collect(), damping })
+    }
+
+    /// The damping of every tracked coordinate. The mean of a layer's squares is that of its EK-FAC eigenvalues too, since
+    /// a trace does not depend on the basis: this is the damping of all methods on the same gradients.
+    pub fn damping(&self) -> &[f64] {
+        &self.damping
     }
 }
 
