@@ -5,9 +5,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::Array2;
 use offprint_core::Progress;
 use offprint_core::random::Streams;
-use offprint_curvature::influence::{
-    Detail, Directions, Examples, Fit, Model, Preconditioner, Track, TrackedLayers,
-};
+use offprint_curvature::influence::{Detail, Directions, Examples, Fit, Model, Preconditioner, Track, TrackedLayers};
 use offprint_curvature::{Damping, KroneckerInverse, vector};
 use offprint_math::linalg::matmul;
 use offprint_nn::derivatives::Loss;

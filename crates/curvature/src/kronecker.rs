@@ -109,7 +109,8 @@ impl KroneckerFactors {
             let shape = format!("{problem}, but {} outputs and {} inputs", place.outputs, place.inputs);
             return Err(Error::input(place.name, shape));
         }
-        let (activations, gradients) = (Covariance::new(place.columns(), blocks), Covariance::new(place.outputs, blocks));
+        let (activations, gradients) =
+            (Covariance::new(place.columns(), blocks), Covariance::new(place.outputs, blocks));
         Ok(Self { place, activations, gradients, positions: 0 })
     }
 
@@ -308,11 +309,7 @@ impl KroneckerLayer {
     }
 
     /// Inputs (with the 1 of the bias) and gradients of all samples and positions, each in its eigenbasis.
-    fn rotated<T: Real>(
-        &self,
-        inputs: ArrayView3<'_, T>,
-        gradients: ArrayView3<'_, T>,
-    ) -> (Array2<f64>, Array2<f64>) {
+    fn rotated<T: Real>(&self, inputs: ArrayView3<'_, T>, gradients: ArrayView3<'_, T>) -> (Array2<f64>, Array2<f64>) {
         let a = self.activation_basis.coordinates(with_one(inputs, self.place.bias.is_some()).view());
         (a, self.gradient_basis.coordinates(rows(gradients).view()))
     }

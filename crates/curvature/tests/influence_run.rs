@@ -142,8 +142,11 @@ fn texts(directory: &Path) {
     let config = GptConfig { vocabulary: 10, context: 8, width: 8, heads: 2, depth: 1, mlp: 16, norm: Norm::Layer };
     let network = Network::fresh(&Architecture::Gpt(config), 2, DType::F32).unwrap();
     network.save(&directory.join("gpt.safetensors")).unwrap();
-    let vocabulary: Vec<String> =
-        ["?", "the", "cat", "sat", "on", "mat", "dog", "ran", "far", "away"].iter().enumerate().map(|(i, w)| format!("\"{w}\":{i}")).collect();
+    let vocabulary: Vec<String> = ["?", "the", "cat", "sat", "on", "mat", "dog", "ran", "far", "away"]
+        .iter()
+        .enumerate()
+        .map(|(i, w)| format!("\"{w}\":{i}"))
+        .collect();
     let tokenizer = format!(
         r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":{{"type":"Whitespace"}},
         "post_processor":null,"decoder":null,"model":{{"type":"WordLevel","vocab":{{{}}},"unk_token":"?"}}}}"#,
@@ -152,7 +155,8 @@ fn texts(directory: &Path) {
     std::fs::write(directory.join("tokenizer.json"), tokenizer).unwrap();
     let train = "{\"text\": \"the cat sat on the mat\"}\n{\"text\": \"the dog ran far\"}\n\n{\"prompt\": \"the dog\", \"completion\": \"sat\"}\n{\"text\": \"away ran the cat\"}\n";
     std::fs::write(directory.join("train.jsonl"), train).unwrap();
-    std::fs::write(directory.join("ask.jsonl"), "{\"prompt\": \"the dog ran\", \"completion\": \"far away\"}\n").unwrap();
+    std::fs::write(directory.join("ask.jsonl"), "{\"prompt\": \"the dog ran\", \"completion\": \"far away\"}\n")
+        .unwrap();
 }
 
 #[test]
@@ -210,7 +214,10 @@ fn what_does_not_go_together_is_refused_by_name() {
         (json!({ "damping_share": -1.0 }), "damping_share"),
         (json!({ "rank": 0 }), "rank"),
         (json!({ "track": "layers.9" }), "track"),
-        (json!({ "model": net, "train": path("train.csv"), "queries": path("queries.csv"), "factors": "x", "curvature": "dot" }), "factors"),
+        (
+            json!({ "model": net, "train": path("train.csv"), "queries": path("queries.csv"), "factors": "x", "curvature": "dot" }),
+            "factors",
+        ),
     ] {
         let error = fails(parameters.clone());
         assert!(error.starts_with(word), "{parameters}: {error}");

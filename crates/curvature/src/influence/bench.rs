@@ -52,7 +52,10 @@ impl Work {
 fn values(tensor: &candle_core::Tensor) -> Result<Array> {
     let shape = tensor.dims().to_vec();
     let flat = tensor.flatten_all().and_then(|t| t.to_dtype(DType::F64)?.to_vec1::<f64>()).map_err(computation)?;
-    Ok(ndarray::ArrayD::from_shape_vec(shape, flat).expect("as many values as the shape says").mapv(|x| x as f32).into())
+    Ok(ndarray::ArrayD::from_shape_vec(shape, flat)
+        .expect("as many values as the shape says")
+        .mapv(|x| x as f32)
+        .into())
 }
 
 fn case(name: &'static str, says: String, work: Work, names: &'static [(&'static str, &'static str)]) -> Result<Case> {
@@ -90,8 +93,12 @@ impl Bench for Influence {
     fn cases(seed: u64) -> Result<Vec<Case>> {
         let (progress, streams) = (Progress::silent(), Streams::new(seed).stream("bench").nested(0));
         let single = |batch: &Batch| -> Result<Batch> {
-            let cast = |t: &candle_core::Tensor| if t.dtype() == DType::U32 { Ok(t.clone()) } else { t.to_dtype(DType::F32) };
-            Ok(Batch { inputs: cast(&batch.inputs).map_err(computation)?, targets: cast(&batch.targets).map_err(computation)? })
+            let cast =
+                |t: &candle_core::Tensor| if t.dtype() == DType::U32 { Ok(t.clone()) } else { t.to_dtype(DType::F32) };
+            Ok(Batch {
+                inputs: cast(&batch.inputs).map_err(computation)?,
+                targets: cast(&batch.targets).map_err(computation)?,
+            })
         };
         let small = diabetes(20, streams, &progress)?;
         let network = Network::fresh(small.network.architecture(), 0, DType::F32)?;

@@ -1,9 +1,9 @@
 //! The kernel of scoring: Σₜ Ds_tᵀ V_q ā_t for all queries and samples of a chunk.
 
 use super::Element;
-use crate::Real;
 use super::directions::Cast;
 use super::tracked::LayerRows;
+use crate::Real;
 use ndarray::{Array2, Array3, ArrayView2, Axis, s};
 use offprint_math::linalg::{gemm, matmul};
 use rayon::prelude::*;

@@ -51,7 +51,8 @@ pub(super) fn run(params: &InfluenceParams, run: &mut Run) -> Result<()> {
     let inverse = kronecker(params, &model, &rows.train, run)?;
     let of_self = model.kronecker_self_influence(&inverse, &rows.train, &progress)?.to_vec();
     let directions = directions(params, &model, &inverse, &rows.queries, &progress)?;
-    let scores = model.scores(&directions, &rows.train, Detail { layers: params.by_layer, tokens: false }, &progress)?;
+    let scores =
+        model.scores(&directions, &rows.train, Detail { layers: params.by_layer, tokens: false }, &progress)?;
     run.figure("digits", gallery(&rows, &scores, &wrong)?);
     found(&rows, &of_self, &wrong, run)?;
     report::scores(params, &model, &scores, &rows, run)?;
@@ -101,7 +102,10 @@ fn found(rows: &Rows, of_self: &[f64], wrong: &[usize], run: &mut Run) -> Result
         Table::new("suspects", "Training rows, counted from 0, with the highest self-influence.")
             .integers("row", "", order.iter().map(|&i| i as i64))
             .integers("label", "", order.iter().map(|&i| i64::from(labels[i])))
-            .words("truth", order.iter().map(|i| if wrong.binary_search(i).is_ok() { "wrong label" } else { "right label" }))
+            .words(
+                "truth",
+                order.iter().map(|i| if wrong.binary_search(i).is_ok() { "wrong label" } else { "right label" }),
+            )
             .numbers("self-influence", "", order.iter().map(|&i| of_self[i])),
     )
 }

@@ -7,7 +7,8 @@ use offprint_math::stats::mean;
 /// Pearson's correlation of two lists of one length; NaN if one of them is constant.
 pub fn correlation(x: &[f64], y: &[f64]) -> f64 {
     let (mx, my) = (mean(x), mean(y));
-    let product = |a: &[f64], ma: f64, b: &[f64], mb: f64| -> f64 { a.iter().zip(b).map(|(a, b)| (a - ma) * (b - mb)).sum() };
+    let product =
+        |a: &[f64], ma: f64, b: &[f64], mb: f64| -> f64 { a.iter().zip(b).map(|(a, b)| (a - ma) * (b - mb)).sum() };
     product(x, mx, y, my) / (product(x, mx, x, mx) * product(y, my, y, my)).sqrt()
 }
 
@@ -51,10 +52,8 @@ pub fn linear_datamodelling_score(
     }
     let per_query: Vec<f64> = (0..q)
         .map(|query| {
-            let predicted: Vec<f64> = subsets
-                .iter()
-                .map(|subset| subset.iter().map(|&i| f64::from(scores[[query, i]])).sum())
-                .collect();
+            let predicted: Vec<f64> =
+                subsets.iter().map(|subset| subset.iter().map(|&i| f64::from(scores[[query, i]])).sum()).collect();
             // Helpful samples lower the loss.
             let measured: Vec<f64> = losses.column(query).iter().map(|loss| -loss).collect();
             correlation(&ranks(&predicted), &ranks(&measured))

@@ -41,12 +41,7 @@ pub fn gauss_newton_matrix(model: &Model<'_>, examples: &Examples, progress: &Pr
     Ok(matrix)
 }
 
-fn for_roots(
-    model: &Model<'_>,
-    examples: &Examples,
-    progress: &Progress,
-    each: impl FnMut(Array2<f64>),
-) -> Result<()> {
+fn for_roots(model: &Model<'_>, examples: &Examples, progress: &Progress, each: impl FnMut(Array2<f64>)) -> Result<()> {
     match model.is_double() {
         true => for_roots_in::<f64>(model, examples, progress, each),
         false => for_roots_in::<f32>(model, examples, progress, each),
@@ -207,7 +202,8 @@ impl Preconditioner for Exact {
     fn precondition(&self, gradients: ArrayView2<'_, f64>, progress: &Progress) -> Result<Array2<f64>> {
         super::preconditioner::check_width(&gradients, self.damping.len())?;
         progress.check()?;
-        let solve = |factor: &Llt<f64>, b: ArrayView2<'_, f64>| -> Array2<f64> { from_faer(factor.solve(as_faer(b)).as_ref()) };
+        let solve =
+            |factor: &Llt<f64>, b: ArrayView2<'_, f64>| -> Array2<f64> { from_faer(factor.solve(as_faer(b)).as_ref()) };
         match &self.factor {
             Factor::Dense(factor) => Ok(solve(factor, gradients.t()).reversed_axes()),
             Factor::Woodbury(factor, roots) => {

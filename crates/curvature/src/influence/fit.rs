@@ -129,9 +129,10 @@ impl Fit {
         let examples = self.targets(model, examples, 1)?;
         model.for_chunks(&examples, "eigenvalues", progress, |_, part| {
             let rows = model.tracked.rows::<T>(model.loss, part)?;
-            group.iter().zip(layers.iter_mut()).try_for_each(|(&l, layer)| {
-                layer.add(rows[l].inputs.view(), rows[l].gradients.view())
-            })
+            group
+                .iter()
+                .zip(layers.iter_mut())
+                .try_for_each(|(&l, layer)| layer.add(rows[l].inputs.view(), rows[l].gradients.view()))
         })?;
         *layers = std::mem::take(layers).into_iter().map(KroneckerLayer::refitted).collect::<Result<_>>()?;
         Ok(())

@@ -25,7 +25,8 @@ const COVARIANCES: [&str; 4] = [
     "num_gradient_covariance_processed",
 ];
 /// What a decomposed layer consists of.
-const PARTS: [&str; 6] = [ACTIVATION_VECTORS, ACTIVATION_VALUES, GRADIENT_VECTORS, GRADIENT_VALUES, LAMBDA, LAMBDA_COUNT];
+const PARTS: [&str; 6] =
+    [ACTIVATION_VECTORS, ACTIVATION_VALUES, GRADIENT_VECTORS, GRADIENT_VALUES, LAMBDA, LAMBDA_COUNT];
 
 /// A directory of factors.
 #[derive(Debug, Clone)]
@@ -167,5 +168,8 @@ fn numbers(array: Array, path: &Path, name: &str) -> Result<Array1<f64>> {
 }
 
 fn bad(path: &Path, name: &str, shape: &[usize], needed: &str) -> Error {
-    Error::input(path.display().to_string(), format!("tensor \"{name}\" has shape {shape:?}; {needed} of reals is needed"))
+    Error::input(
+        path.display().to_string(),
+        format!("tensor \"{name}\" has shape {shape:?}; {needed} of reals is needed"),
+    )
 }

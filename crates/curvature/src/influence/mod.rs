@@ -50,7 +50,6 @@ use offprint_core::{Error, Progress, Result};
 use offprint_nn::derivatives::LossFunction;
 use offprint_nn::{Batch, computation};
 
-
 /// Samples whose predictions are held at once while targets are drawn.
 const DRAWN_AT_ONCE: usize = 512;
 

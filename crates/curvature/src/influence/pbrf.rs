@@ -116,7 +116,8 @@ impl<'a> ProximalBregman<'a> {
     fn set_tracked(&self, theta: &[f64]) -> Result<()> {
         let begin = self.tracked.restrict(&self.start);
         let moved: Vec<f64> = theta.iter().zip(&begin).map(|(new, old)| new - old).collect();
-        let all: Vec<f64> = self.start.iter().zip(self.tracked.embed(&moved)).map(|(old, change)| old + change).collect();
+        let all: Vec<f64> =
+            self.start.iter().zip(self.tracked.embed(&moved)).map(|(old, change)| old + change).collect();
         self.loss.params().set_flat(&all)
     }
 

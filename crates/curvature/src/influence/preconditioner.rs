@@ -66,12 +66,7 @@ impl DiagonalFisher {
     ///
     /// # Errors
     /// No example; a layer that received no gradient, or a damping that is not positive.
-    pub fn fit(
-        model: &Model<'_>,
-        examples: &Examples,
-        damping: Damping,
-        progress: &Progress,
-    ) -> Result<Self> {
+    pub fn fit(model: &Model<'_>, examples: &Examples, damping: Damping, progress: &Progress) -> Result<Self> {
         if model.is_double() {
             Self::fit_in::<f64>(model, examples, damping, progress)
         } else {

@@ -156,8 +156,7 @@ pub(super) fn diabetes(epochs: u64, streams: Streams, progress: &Progress) -> Re
     };
     let (train, test) = rows().map_err(computation)?;
     let config = MlpConfig { widths: vec![10, 64, 64, 1], activation: Activation::Tanh };
-    let network =
-        trained_mlp(config, Loss::SquaredError, &train, Training::of_regression(epochs), streams, progress)?;
+    let network = trained_mlp(config, Loss::SquaredError, &train, Training::of_regression(epochs), streams, progress)?;
     Ok(Problem { network, loss: Loss::SquaredError, train: train.into(), test: test.into() })
 }
 
@@ -190,7 +189,9 @@ pub(super) fn facts(count: usize, epochs: u64, streams: Streams, progress: &Prog
         let cut = |from: usize, hide: bool| {
             let ids: Vec<u32> = sentences
                 .iter()
-                .flat_map(|s| s[from..from + 5].iter().enumerate().map(|(t, &id)| if hide && t < 4 { IGNORED } else { id }))
+                .flat_map(|s| {
+                    s[from..from + 5].iter().enumerate().map(|(t, &id)| if hide && t < 4 { IGNORED } else { id })
+                })
                 .collect();
             Tensor::from_vec(ids, (n, 5), &Device::Cpu).map_err(computation)
         };

@@ -35,7 +35,9 @@ fn ranked(scores: &Scores, top: usize) -> Vec<Ranked> {
         let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
         let lowered: Vec<f64> = row.iter().map(|x| -x).collect();
         for (helps, order) in [(true, largest(&row, top)), (false, largest(&lowered, top))] {
-            for (rank, sample) in order.into_iter().enumerate().filter(|&(_, i)| (row[i] > 0.0) == helps && row[i] != 0.0) {
+            for (rank, sample) in
+                order.into_iter().enumerate().filter(|&(_, i)| (row[i] > 0.0) == helps && row[i] != 0.0)
+            {
                 all.push(Ranked { query, helps, rank: rank + 1, row: sample, score: row[sample] });
             }
         }
@@ -77,7 +79,8 @@ pub(super) fn scores(
         })
         .collect();
     run.save_json("top.json", &json!({ "sign": SIGN, "rows": list }))?;
-    let shares: Vec<f64> = scores.total.outer_iter().map(|row| share_of_top(row, 0.01)).filter(|s| s.is_finite()).collect();
+    let shares: Vec<f64> =
+        scores.total.outer_iter().map(|row| share_of_top(row, 0.01)).filter(|s| s.is_finite()).collect();
     if !shares.is_empty() {
         run.metric("positive influence held by the top 1 % of rows", offprint_math::stats::mean(&shares), "");
     }
@@ -163,10 +166,13 @@ pub(super) fn self_influence(params: &InfluenceParams, scores: &[f64], words: &W
     let median = offprint_math::stats::median(scores);
     run.metric("median self-influence", median, "");
     run.metric("largest self-influence", scores[order[0]], "");
-    let mut table = Table::new("top", "Training rows, counted from 0, that shaped their own prediction most: look at their labels first.")
-        .integers("rank", "", (1..=order.len()).map(|r| r as i64))
-        .integers("row", "", order.iter().map(|&i| i as i64))
-        .numbers("self-influence", "", order.iter().map(|&i| scores[i]));
+    let mut table = Table::new(
+        "top",
+        "Training rows, counted from 0, that shaped their own prediction most: look at their labels first.",
+    )
+    .integers("rank", "", (1..=order.len()).map(|r| r as i64))
+    .integers("row", "", order.iter().map(|&i| i as i64))
+    .numbers("self-influence", "", order.iter().map(|&i| scores[i]));
     if !words.train.is_empty() {
         table = table.words("text", order.iter().map(|&i| shortened(&words.train[i])));
     }

@@ -42,7 +42,8 @@ impl Model<'_> {
         progress: &Progress,
     ) -> Result<Scores> {
         if directions.layers.len() != self.tracked.layers().len() {
-            let problem = format!("of {} layers, but the model has {}", directions.layers.len(), self.tracked.layers().len());
+            let problem =
+                format!("of {} layers, but the model has {}", directions.layers.len(), self.tracked.layers().len());
             return Err(Error::input("directions", problem));
         }
         if self.is_double() {

@@ -1,10 +1,12 @@
 //! The claims, measured.
 
 use super::demonstration::recall;
-use super::problems::{Problem, Training, diabetes, digit_rows, digits, digits_network, facts, largest, mislabelled, worst};
+use super::problems::{
+    Problem, Training, diabetes, digit_rows, digits, digits_network, facts, largest, mislabelled, worst,
+};
 use super::{
-    Detail, Directions, Exact, Examples, Fit, Identity, Influence, Lissa, Model, Preconditioner, ProximalBregman, Track,
-    TrackedLayers, correlation, gauss_newton_matrix, linear_datamodelling_score, power_law_tail, share_of_top,
+    Detail, Directions, Exact, Examples, Fit, Identity, Influence, Lissa, Model, Preconditioner, ProximalBregman,
+    Track, TrackedLayers, correlation, gauss_newton_matrix, linear_datamodelling_score, power_law_tail, share_of_top,
 };
 use crate::{Damping, KroneckerInverse, KroneckerLayer};
 use candle_core::DType;
@@ -64,7 +66,8 @@ fn pairwise(
 
 /// The mean over queries of the correlations of two score matrices (q, n).
 fn mean_correlation(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
-    let each: Vec<f64> = a.outer_iter().zip(b.outer_iter()).map(|(a, b)| correlation(&a.to_vec(), &b.to_vec())).collect();
+    let each: Vec<f64> =
+        a.outer_iter().zip(b.outer_iter()).map(|(a, b)| correlation(&a.to_vec(), &b.to_vec())).collect();
     mean(&each)
 }
 
@@ -314,7 +317,8 @@ fn sparsity(run: &mut Run) -> Result<()> {
     let function = network.loss(*loss);
     let tracked = TrackedLayers::of(&function, train, &Track::Usual)?;
     let model = Model { loss: &function, tracked: &tracked, chunk: 128 };
-    let queries = test.select(&sample(&mut run.stream("queries").rng(0), test.len(), run.scale().pick(5, 20, 20)).into_vec())?;
+    let queries =
+        test.select(&sample(&mut run.stream("queries").rng(0), test.len(), run.scale().pick(5, 20, 20)).into_vec())?;
     let ekfac = inverse(&model, fitted(&model, train, run.stream("targets of sparsity"), &progress)?)?;
     let gradients = model.gradients(&queries, &progress)?;
     let directions = Directions::new(&tracked, ekfac.precondition(gradients.view(), &progress)?.view())?;
@@ -396,12 +400,16 @@ fn labels(run: &mut Run) -> Result<()> {
         let ekfac = inverse(&model, fitted(&model, &train, streams.stream("targets"), &progress)?)?;
         let of_self = model.kronecker_self_influence(&ekfac, &train, &progress)?.to_vec();
         let losses = function.sample_losses(&train.batch)?;
-        for (part, (values, share)) in [(&of_self, 0.1), (&of_self, 0.2), (&losses, 0.1), (&losses, 0.2)].into_iter().enumerate() {
+        for (part, (values, share)) in
+            [(&of_self, 0.1), (&of_self, 0.2), (&losses, 0.1), (&losses, 0.2)].into_iter().enumerate()
+        {
             found[part].push(recall(&largest(values, train.len()), &wrong, share));
         }
     }
     let [by_self, by_self_20, by_loss, by_loss_20] = found.map(|all| mean(&all));
-    let how = format!("digits, 1257 rows, 10 % of labels replaced, {seeds} networks; by the loss alone {by_loss:.3} and {by_loss_20:.3}");
+    let how = format!(
+        "digits, 1257 rows, 10 % of labels replaced, {seeds} networks; by the loss alone {by_loss:.3} and {by_loss_20:.3}"
+    );
     run.claim("labels-at-10", by_self, how.clone())?;
     run.claim("labels-at-20", by_self_20, how.clone())?;
     run.claim("labels-over-loss", by_self - by_loss, format!("{how}; at 10 % of rows looked at"))

@@ -65,7 +65,8 @@ impl TrackedLayers {
                 Layer::Conv2d { conv, .. } => conv.groups == 1,
                 _ => false,
             };
-            if fits && !tables.contains(seen.weight.as_str()) && found.iter().all(|(weight, _)| *weight != seen.weight) {
+            if fits && !tables.contains(seen.weight.as_str()) && found.iter().all(|(weight, _)| *weight != seen.weight)
+            {
                 found.push((&seen.weight, seen.bias.as_deref()));
             }
         }
@@ -135,11 +136,7 @@ impl TrackedLayers {
     }
 
     /// The inputs and output gradients of each tracked layer.
-    pub(super) fn rows<T: Element>(
-        &self,
-        loss: &LossFunction<'_>,
-        examples: &Examples,
-    ) -> Result<Vec<LayerRows<T>>> {
+    pub(super) fn rows<T: Element>(&self, loss: &LossFunction<'_>, examples: &Examples) -> Result<Vec<LayerRows<T>>> {
         let mut traces = loss.layer_traces::<T>(&examples.batch, Targets::True)?;
         self.layers
             .iter()
@@ -147,7 +144,8 @@ impl TrackedLayers {
                 let (own, others): (Vec<_>, Vec<_>) =
                     traces.drain(..).partition(|trace| layer_name(&trace.weight) == layer.name);
                 traces = others;
-                let mut uses = own.into_iter().map(|trace| LayerRows { inputs: trace.inputs, gradients: trace.gradients });
+                let mut uses =
+                    own.into_iter().map(|trace| LayerRows { inputs: trace.inputs, gradients: trace.gradients });
                 let first = uses
                     .next()
                     .ok_or_else(|| Error::input(layer.name.clone(), "was not used by the model on these samples"))?;
@@ -160,11 +158,7 @@ impl TrackedLayers {
     }
 
     /// The gradient of each sample's loss in tracked coordinates `(n, dim)`.
-    pub(super) fn gradients<T: Element>(
-        &self,
-        loss: &LossFunction<'_>,
-        examples: &Examples,
-    ) -> Result<Array2<f64>> {
+    pub(super) fn gradients<T: Element>(&self, loss: &LossFunction<'_>, examples: &Examples) -> Result<Array2<f64>> {
         let rows = self.rows::<T>(loss, examples)?;
         let mut all = Array2::zeros((examples.len(), self.dim));
         for (layer, rows) in self.layers.iter().zip(rows) {

@@ -35,7 +35,8 @@ pub fn read_sequences(path: &Path, tokenizer: &Path) -> Result<Vec<Sequence>> {
     let words = Tokenizer::from_file(tokenizer)
         .map_err(|e| Error::input(tokenizer.display().to_string(), format!("is not a tokenizer: {e}")))?;
     let text = std::fs::read_to_string(path).map_err(|e| Error::file("read", path, e))?;
-    let bad = |line: usize, problem: String| Error::input(path.display().to_string(), format!("line {line}: {problem}"));
+    let bad =
+        |line: usize, problem: String| Error::input(path.display().to_string(), format!("line {line}: {problem}"));
     let mut sequences = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let number = number + 1;
