@@ -100,6 +100,11 @@ def dynamic_update(inputs, settings):
 
 
 serve(
-    {"static-setup": static_setup, "static-product": static_product, "dynamic-update": dynamic_update},
+    {
+        "static-setup": static_setup,
+        "static-product": static_product,
+        "dynamic-update": dynamic_update,
+        "dynamic-update-1024": dynamic_update,
+    },
     versions=["torch"],
 )

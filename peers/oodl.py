@@ -15,7 +15,7 @@ def recovery_error(learned, truth):
 
 
 def online(inputs, settings):
-    samples, truth, start = inputs["samples"], inputs["truth"], inputs["start"]
+    samples, truth, start = inputs["samples"][: settings["count"]], inputs["truth"], inputs["start"]
     batch = settings["batch"]
 
     def work():

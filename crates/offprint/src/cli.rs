@@ -65,7 +65,7 @@ pub fn command(papers: &[Paper]) -> Command {
                         .long("write")
                         .value_name("FILE")
                         .value_parser(value_parser!(PathBuf))
-                        .help("Also write the verdicts as a Markdown table, such as RESULTS.md"),
+                        .help("Also write the verdicts as a Markdown table, such as RESULTS.md; other papers' sections there stay"),
                 )
                 .args(run_arguments(
                     "Print {paper, scale, claims} as one JSON document: an object for one paper, an array for several",

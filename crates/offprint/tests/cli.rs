@@ -145,6 +145,8 @@ fn reproduce_as_json_is_the_contract_of_the_readme() {
     let (directory, out) = scratch();
     let results = directory.path().join("RESULTS.md");
     let results = results.to_str().unwrap();
+    let stale = "# Results\n\n## spright: old\n\n| old |\n\n## oodl: measured before\n\nkept\n";
+    std::fs::write(results, stale).unwrap();
     let document = json(&["reproduce", "spright", "--quick", "--out", &out, "--write", results, "--json"]);
     assert_eq!(document["paper"], "spright");
     assert_eq!(document["scale"], "quick");
@@ -158,6 +160,7 @@ fn reproduce_as_json_is_the_contract_of_the_readme() {
     }
     let table = std::fs::read_to_string(results).unwrap();
     assert_eq!(table.lines().filter(|l| l.starts_with("| ")).count(), claims.len() + 2);
+    assert!(table.ends_with("\n\n## oodl: measured before\n\nkept\n") && !table.contains("| old |"), "{table}");
     offprint(&["reproduce"]).assert().code(2);
     offprint(&["reproduce", "spright", "--quick", "--full"]).assert().code(2);
 }

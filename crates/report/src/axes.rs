@@ -100,8 +100,10 @@ impl Span {
         (-1e-9..=1.0 + 1e-9).contains(&self.share(coordinate))
     }
 
-    pub(crate) fn ticks(&self, wanted: usize) -> Ticks {
+    /// About `wanted` ticks; at `whole` numbers only where nothing lies between them.
+    pub(crate) fn ticks(&self, wanted: usize, whole: bool) -> Ticks {
         match self.scale {
+            Scale::Linear if whole => ticks::whole(self.low, self.high, wanted),
             Scale::Linear => ticks::linear(self.low, self.high, wanted),
             Scale::Log => ticks::log(self.low, self.high, wanted),
         }
@@ -303,7 +305,7 @@ fn names(axis: &Axis, span: Span) -> Vec<(f64, String)> {
 fn vertical_ticks(axis: &Axis, span: Span, height: f64, whole: bool, widest: f64) -> (Ticks, f64) {
     let mut ticks = if axis.categories.is_empty() {
         let wanted = (height / 48.0).round().clamp(2.0, 9.0) as usize;
-        if whole { ticks::whole(span.low, span.high, wanted) } else { span.ticks(wanted) }
+        span.ticks(wanted, whole)
     } else {
         let mut major = names(axis, span);
         let every = thinning(major.len(), height, 15.0);
@@ -330,7 +332,7 @@ fn horizontal_ticks(axis: &Axis, span: Span, width: f64, whole: bool, left: f64)
     }
     let mut wanted = (width / 70.0).round().clamp(2.0, 10.0) as usize;
     loop {
-        let ticks = if whole { ticks::whole(span.low, span.high, wanted) } else { span.ticks(wanted) };
+        let ticks = span.ticks(wanted, whole);
         if wanted <= 2 || have_room(&ticks, span, width) {
             let lines = ticks.major.iter().map(|(_, l)| vec![l.clone()]).collect();
             return (ticks, lines, Setting::Straight, 22.0);
@@ -392,6 +394,13 @@ mod tests {
             assert!(span.length() > 0.0 && span.length().is_finite(), "{v}");
             assert!((span.fraction(v).unwrap() - 0.5).abs() < 1e-6, "{v}");
         }
+    }
+
+    #[test]
+    fn whole_numbers_on_a_logarithmic_axis_are_told_as_they_are() {
+        let span = Span::of(&Axis::log("x"), extent(&[1.0, 10.0, 100.0, 1000.0], Scale::Log), 0.0, None);
+        let labels: Vec<String> = span.ticks(5, true).major.into_iter().map(|(_, label)| label).collect();
+        assert_eq!(labels, ["1", "10", "100", "1000"]);
     }
 
     #[test]

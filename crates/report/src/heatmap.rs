@@ -59,7 +59,7 @@ fn index_axis(axis: &Axis) -> Cow<'_, Axis> {
 impl<'a> Fitted<'a> {
     pub(crate) fn new(map: &'a HeatMap, mut room: Room) -> Self {
         let colours = colours(map);
-        let bar_ticks = colours.ticks((room.height / 55.0).clamp(2.0, 8.0) as usize);
+        let bar_ticks = colours.ticks((room.height / 55.0).clamp(2.0, 8.0) as usize, false);
         let numbers = bar_ticks.major.iter().map(|(_, l)| text::width(l, 12.0, Weight::Regular)).fold(0.0, f64::max);
         let bar_title = text::shorten(&map.colour.title(), 13.0, Weight::Regular, room.height);
         let title = if bar_title.is_empty() { 4.0 } else { 24.0 };
@@ -70,7 +70,7 @@ impl<'a> Fitted<'a> {
         room.aspect = (0.4..=2.5).contains(&ratio).then_some(ratio);
         let (x, y) = spans(map);
         let axes = Axes::fit((&index_axis(&map.x), &index_axis(&map.y)), x, y, room);
-        let bar_ticks = colours.ticks((axes.body.1 / 55.0).clamp(2.0, 8.0) as usize);
+        let bar_ticks = colours.ticks((axes.body.1 / 55.0).clamp(2.0, 8.0) as usize, false);
         Self { map, axes, colours, bar_ticks, bar_title }
     }
 

@@ -325,7 +325,7 @@ impl Labels {
 /// Ticks with their numbers, or names of categories.
 fn numbers(axis: &Axis, span: Span, wanted: usize) -> Vec<(f64, String)> {
     if axis.categories.is_empty() || span.scale == Scale::Log {
-        return span.ticks(wanted).major;
+        return span.ticks(wanted, false).major;
     }
     let named = axis.categories.iter().enumerate().map(|(i, c)| (i as f64, clean(c)));
     named.filter(|(at, _)| (0.0..=1.0).contains(&span.share(*at))).collect()

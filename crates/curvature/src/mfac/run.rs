@@ -333,17 +333,6 @@ fn prune_builtin(params: &MfacParams, run: &mut Run) -> Result<()> {
     run.metric("accuracy, pruned", score.accuracy, "");
     run.metric("training loss, dense", dense.loss, "nat");
     run.metric("training loss, pruned", score.loss, "nat");
-    let mut start = 0;
-    let layers = net
-        .matrices()
-        .into_iter()
-        .map(|block| {
-            let part = start..start + block.range.len();
-            start = part.end;
-            (block.name, share_of_zeros(&pruned[part.clone()]), part.len())
-        })
-        .collect();
-    report_sparsity(&pruned, layers, run)?;
     let sparsities = [0.5, 0.7, 0.8, 0.9, 0.95];
     let ways = [
         ("magnitude", Pruner { criterion: Criterion::Magnitude, ..params.pruner() }, 1),
@@ -366,6 +355,17 @@ fn prune_builtin(params: &MfacParams, run: &mut Run) -> Result<()> {
         )
         .panel(plot.horizontal("dense", dense.accuracy)),
     );
+    let mut start = 0;
+    let layers = net
+        .matrices()
+        .into_iter()
+        .map(|block| {
+            let part = start..start + block.range.len();
+            start = part.end;
+            (block.name, share_of_zeros(&pruned[part.clone()]), part.len())
+        })
+        .collect();
+    report_sparsity(&pruned, layers, run)?;
     let mask: Vec<u8> = pruned.iter().map(|&w| u8::from(w != 0.0)).collect();
     let single: Vec<f32> = pruned.iter().map(|&w| w as f32).collect();
     run.save_arrays("pruned.safetensors", net.named(&single), Default::default())?;

@@ -11,26 +11,30 @@ impl Bench for Oodl {
     fn cases(seed: u64) -> Result<Vec<Case>> {
         let streams = Streams::new(seed);
         Ok(vec![
-            online("online-20", 20, 1000, 1, streams)?,
-            online("online-64-batch-64", 64, 6_400, 64, streams)?,
+            online("online-20", 20, 1, (8000, 1000), streams)?,
+            online("online-64-batch-64", 64, 64, (6_400, 6_400), streams)?,
             fast_ica(streams)?,
         ])
     }
 }
 
-/// A pass of the online learner over `count` samples; the answer is its recovery error.
-fn online(name: &'static str, n: usize, count: usize, batch: usize, streams: Streams) -> Result<Case> {
+/// Time to a recovery error, the answer: a pass of the online learner over `ours` samples, and of scikit-learn's over the
+/// first `peers` of them. Seen by the sample scikit-learn's learns faster at N = 20, so ours is given more of them, until
+/// its error is no larger.
+fn online(name: &'static str, n: usize, batch: usize, (ours, peers): (usize, usize), streams: Streams) -> Result<Case> {
     let stream = BernoulliGaussian::new(n, 0.2, 0.0, streams)?;
-    let samples = stream.samples(0, count);
+    let samples = stream.samples(0, ours);
     let truth = stream.truth().to_owned();
     let start = random_orthogonal(n, &mut streams.stream("start").rng(0))?;
     let inputs =
         vec![("samples", samples.clone().into()), ("truth", truth.clone().into()), ("start", start.clone().into())];
     Ok(Case {
         name,
-        says: format!("one pass over {count} samples of N = {n}, θ = 0.2, in batches of {batch}"),
+        says: format!(
+            "one pass over {ours} samples of N = {n}, θ = 0.2, in batches of {batch}; scikit-learn over {peers}"
+        ),
         inputs,
-        settings: json!({ "batch": batch, "alpha": 0.3 }),
+        settings: json!({ "batch": batch, "alpha": 0.3, "count": peers }),
         work: Box::new(move || {
             let mut learner = FrankWolfe::new(start.clone(), Schedule::default())?;
             for batch in samples.axis_chunks_iter(Axis(0), batch) {

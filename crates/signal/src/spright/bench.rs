@@ -51,6 +51,9 @@ fn full_transform(seed: u64, bits: u32) -> Case {
     }
 }
 
+/// Standard deviation of the noise.
+const SIGMA: f64 = 1.0;
+
 /// The settings of the sparse cases: b = 7, three random hashes, nine random delays.
 fn settings(bits: u32, sparsity: usize, sigma: f64) -> Settings {
     Settings {
@@ -62,31 +65,22 @@ fn settings(bits: u32, sparsity: usize, sigma: f64) -> Settings {
 }
 
 fn sparse_transform(seed: u64, bits: u32, sparsity: usize) -> Case {
-    let sigma = 1.0;
-    let (function, table) = example(seed, bits, sparsity, sigma);
-    let truth = function.spectrum();
-    let indices: Vec<u64> = truth.iter().map(|t| t.0).collect();
-    let input = table.clone();
-    let settings = settings(bits, sparsity, sigma);
     Case {
         name: "sparse-transform",
         says: format!("{sparsity} coefficients of 2^{bits} noisy values in memory, from look-ups to the spectrum."),
-        inputs: vec![("table", table.into()), ("indices", indices.into())],
-        settings: json!({"bits": bits, "bin_bits": 7, "groups": 3, "delays": 9, "sigma": sigma}),
-        work: Box::new(move || sparse(&input, &settings, seed, &truth)),
+        settings: json!({"bits": bits, "bin_bits": 7, "groups": 3, "delays": 9, "sigma": SIGMA}),
         // Each side draws its own delays; a coefficient's standard error is about 0.01.
         agreement: Agreement::Within(0.1),
-        goal: Some(1.0 / 50.0),
+        ..sparse_beside_full(seed, bits, sparsity)
     }
 }
 
 fn sparse_beside_full(seed: u64, bits: u32, sparsity: usize) -> Case {
-    let sigma = 1.0;
-    let (function, table) = example(seed, bits, sparsity, sigma);
+    let (function, table) = example(seed, bits, sparsity, SIGMA);
     let truth = function.spectrum();
     let indices: Vec<u64> = truth.iter().map(|t| t.0).collect();
     let input = table.clone();
-    let settings = settings(bits, sparsity, sigma);
+    let settings = settings(bits, sparsity, SIGMA);
     Case {
         name: "sparse-beside-full",
         says: format!("{sparsity} coefficients of 2^{bits} noisy values in memory; the peer transforms all of them."),

@@ -9,7 +9,7 @@ use offprint_core::{Figure, Result};
 use offprint_math::linalg;
 
 /// Points of a cloud that are drawn.
-const DRAWN: usize = 2500;
+const DRAWN: usize = 1_000;
 
 /// Where points of any dimension are drawn.
 struct Plane {

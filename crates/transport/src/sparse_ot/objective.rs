@@ -10,22 +10,14 @@
 use super::conjugate::{self, Scratch};
 use super::problem::{Problem, Regulariser};
 use crate::plan::Plan;
+use clap::ValueEnum;
 use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Which of the two concave problems is solved.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    clap::ValueEnum,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Formulation {
     /// Over α and β: neither marginal is exact before the optimum, an evaluation is cheapest.

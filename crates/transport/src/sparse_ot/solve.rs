@@ -9,25 +9,17 @@ use super::proximal::{Certified, Proximal};
 use crate::exact::exact;
 use crate::plan::Plan;
 use crate::sinkhorn::{Options, sinkhorn};
+use clap::ValueEnum;
 use ndarray::Array1;
 use offprint_core::{Error, Progress, Result};
 use offprint_math::lbfgs::{Lbfgs, Stop};
 use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
 /// How the dual is maximised.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    clap::ValueEnum,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Solver {
     /// What certifies fastest: proximal steps for a sparse regulariser, the network simplex for k = 1 and without
