@@ -210,6 +210,11 @@ fn what_does_not_go_together_is_refused_by_name() {
         (json!({ "model": net, "texts": path("train.jsonl"), "train": path("train.csv") }), "train"),
         (json!({ "model": net, "train": path("train.csv"), "queries": path("queries.csv"), "keep": 3 }), "keep"),
         (json!({ "curvature": "tracin" }), "model"),
+        (
+            json!({ "model": net, "train": path("train.csv"), "queries": path("queries.csv"), "curvature": "tracin",
+                "checkpoints": "x@1", "rank": 3 }),
+            "rank",
+        ),
         (json!({ "damping": 0.0 }), "damping"),
         (json!({ "damping_share": -1.0 }), "damping_share"),
         (json!({ "rank": 0 }), "rank"),

@@ -67,8 +67,8 @@ impl<'a> ProximalBregman<'a> {
                 return Err(Error::parameter("loss", format!("{other:?}"), allowed));
             }
         };
-        // Nothing of the objective is below rounding of its value: the iteration ends where the line search does.
-        let optimizer = Lbfgs { memory: 20, iterations, gradient_tolerance: 1e-13, value_tolerance: 0.0 };
+        // Relative to the gradient at the start.
+        let optimizer = Lbfgs { memory: 20, iterations, gradient_tolerance: 1e-9, value_tolerance: 0.0 };
         Ok(Self { loss, tracked, train, damping, start: loss.params().flat()?, reference, constant, optimizer })
     }
 
@@ -82,21 +82,34 @@ impl<'a> ProximalBregman<'a> {
             return Err(Error::parameter("sample", sample, format!("below {}", self.train.len())));
         }
         let begin = self.tracked.restrict(&self.start);
+        let mut slope = vec![0.0; begin.len()];
+        self.objective(&begin, &begin, sample, epsilon, &mut slope)?;
+        // The objective has other minima further away, and the response is the one that grows from θˢ with ε. Lengths are
+        // therefore measured by the gradient there, so that the first trial is a small step.
+        let unit = crate::vector::norm(&slope);
+        if unit == 0.0 {
+            return Ok(begin);
+        }
+        let at = |u: &[f64]| -> Vec<f64> { begin.iter().zip(u).map(|(x, u)| x + unit * u).collect() };
         let mut failure = None;
         let minimum = self.optimizer.minimise(
-            &begin,
-            |theta, gradient| {
-                self.objective(&begin, theta, sample, epsilon, gradient).unwrap_or_else(|error| {
+            &vec![0.0; begin.len()],
+            |u, gradient| match self.objective(&begin, &at(u), sample, epsilon, gradient) {
+                Ok(value) => {
+                    gradient.iter_mut().for_each(|g| *g /= unit);
+                    value / (unit * unit)
+                }
+                Err(error) => {
                     failure.get_or_insert(error);
                     f64::INFINITY
-                })
+                }
             },
             |_| ControlFlow::Continue(()),
         );
         self.loss.params().set_flat(&self.start)?;
         match failure {
             Some(error) => Err(error),
-            None => Ok(minimum.x),
+            None => Ok(at(&minimum.x)),
         }
     }
 

@@ -234,8 +234,11 @@ impl Params for InfluenceParams {
         if self.keep.is_some() && !text {
             return Err(Error::parameter("keep", "given", "used with texts"));
         }
-        if self.by_token && !text && self.task == Task::Scores && self.curvature == Curvature::Tracin {
-            return Err(Error::parameter("by-token", true, "used with one set of weights"));
+        let detailed = [("by-token", self.by_token), ("by-layer", self.by_layer), ("rank", self.rank.is_some())];
+        if self.curvature == Curvature::Tracin
+            && let Some((name, _)) = detailed.iter().find(|(_, given)| *given)
+        {
+            return Err(Error::parameter(*name, "given", "left out for tracin, which sums over checkpoints"));
         }
         if self.factors.is_some() && !self.is_kronecker() {
             return Err(Error::parameter("factors", "given", "used by ekfac and kfac"));
