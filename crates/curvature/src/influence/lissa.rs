@@ -4,7 +4,7 @@ use super::{Examples, Preconditioner, TrackedLayers};
 use ndarray::{Array2, ArrayView2};
 use offprint_core::random::Stream;
 use offprint_core::{Error, Progress, Result};
-use offprint_nn::derivatives::LossFunction;
+use offprint_nn::derivatives::{LossFunction, keeping_graph};
 use rand::seq::index::sample;
 
 /// (G + λ)⁻¹ by the recurrence r ← v + (I − α(G̃ + λ)) r with a Gauss–Newton matrix G̃ of a fresh mini-batch in every step,
@@ -90,15 +90,19 @@ impl Preconditioner for Lissa<'_> {
         }
         let mut all = Array2::zeros(gradients.raw_dim());
         progress.begin("LiSSA", (gradients.nrows() * self.steps) as u64);
-        for (query, (mut row, gradient)) in all.outer_iter_mut().zip(gradients.outer_iter()).enumerate() {
-            let sampled = |step: usize, x: &[f64], y: &mut [f64]| {
-                progress.advance(1)?;
-                self.product(&self.batch_of(query, step)?, x, y)
-            };
-            // The damping differs from layer to layer, so it is part of the sampled product.
-            let solution = crate::lissa(sampled, &gradient.to_vec(), 0.0, self.scale, self.steps, progress)?;
-            row.assign(&ndarray::aview1(&solution));
-        }
+        // One visit to the threads that keep graphs, rather than one for every product.
+        keeping_graph(|| {
+            all.outer_iter_mut().zip(gradients.outer_iter()).enumerate().try_for_each(|(query, (mut row, gradient))| {
+                let sampled = |step: usize, x: &[f64], y: &mut [f64]| {
+                    progress.advance(1)?;
+                    self.product(&self.batch_of(query, step)?, x, y)
+                };
+                // The damping differs from layer to layer, so it is part of the sampled product.
+                let solution = crate::lissa(sampled, &gradient.to_vec(), 0.0, self.scale, self.steps, progress)?;
+                row.assign(&ndarray::aview1(&solution));
+                Ok::<(), Error>(())
+            })
+        })?;
         progress.finish();
         Ok(all)
     }
