@@ -19,9 +19,6 @@ pub struct TfIdf {
     frequencies: HashMap<u32, usize>,
 }
 
-/// k₁ of the saturating term frequency.
-const K1: f64 = 1.5;
-
 impl TfIdf {
     /// Over `documents`, each a sequence of tokens.
     pub fn new<D: AsRef<[u32]>>(documents: &[D]) -> Self {
@@ -39,7 +36,8 @@ impl TfIdf {
         ((all - with + 0.5) / (with + 0.5) + 1.0).ln()
     }
 
-    /// The score of each document for `query`: Σ_t (k₁ + 1)·1\[t ∈ D\]/(k₁ + 1\[t ∈ D\]) · IDF(t) over the query's tokens.
+    /// The score of each document for `query`: Σ_t (k₁ + 1)·1\[t ∈ D\]/(k₁ + 1\[t ∈ D\]) · IDF(t) over the query's tokens,
+    /// whatever k₁ is, since a document either holds a token or does not.
     pub fn scores(&self, query: &[u32], counting: Counting) -> Vec<f64> {
         let mut counts: Vec<(u32, f64)> = Vec::new();
         for &token in query {
@@ -49,9 +47,8 @@ impl TfIdf {
                 None => counts.push((token, 1.0)),
             }
         }
-        // 1[t ∈ D] is 1 where the sum has a term, so the fraction is 1 there.
-        let saturation = (K1 + 1.0) / (K1 + 1.0);
-        let weights: Vec<(u32, f64)> = counts.into_iter().map(|(t, n)| (t, n * saturation * self.idf(t))).collect();
+        // 1[t ∈ D] is 1 where the sum has a term, so the fraction with k₁ is 1 there.
+        let weights: Vec<(u32, f64)> = counts.into_iter().map(|(t, n)| (t, n * self.idf(t))).collect();
         self.documents
             .iter()
             .map(|document| weights.iter().filter(|(t, _)| document.contains(t)).map(|(_, w)| w).sum())
