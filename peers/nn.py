@@ -10,9 +10,9 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 def tensors(inputs, settings, trained):
-    """The input, the targets, and the parameters cut from the flat vector."""
+    """The input, the targets (or none), and the parameters cut from the flat vector."""
     x = torch.from_numpy(inputs["x"]).reshape(settings["input"])
-    targets = torch.from_numpy(inputs["targets"])
+    targets = torch.from_numpy(inputs["targets"]) if "targets" in inputs else None
     flat, parameters, at = torch.from_numpy(inputs["parameters"]), [], 0
     for shape in settings["shapes"]:
         count = torch.Size(shape).numel()
@@ -84,5 +84,46 @@ def inference(inputs, settings):
     return work
 
 
+def tanh_mlp(parameters, x):
+    *hidden, last = zip(parameters[::2], parameters[1::2])
+    for w, b in hidden:
+        x = torch.tanh(F.linear(x, w, b))
+    return F.linear(x, *last)
+
+
+def pinn(inputs, settings):
+    x, _, parameters = tensors(inputs, settings, trained=True)
+    x.requires_grad_(True)
+    optimizer = torch.optim.Adam(parameters, fused=True)
+    source = torch.sin(3 * x.detach())
+
+    def step():
+        optimizer.zero_grad()
+        u = tanh_mlp(parameters, x)
+        (slope,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope.sum(), x, create_graph=True)
+        loss = (curvature + u * (u**2 - 1) - source).square().mean()
+        loss.backward(inputs=parameters)
+        optimizer.step()
+        return loss.item()
+
+    return lambda: [step() for _ in range(settings["steps"])]
+
+
+def hessian(inputs, settings):
+    x, targets, parameters = tensors(inputs, settings, trained=True)
+    v = torch.from_numpy(inputs["v"])
+    cut = [part.reshape(p.shape) for part, p in zip(v.split([p.numel() for p in parameters]), parameters)]
+
+    def work():
+        loss = F.cross_entropy(tanh_mlp(parameters, x), targets)
+        gradients = torch.autograd.grad(loss, parameters, create_graph=True)
+        product = torch.cat([p.flatten() for p in torch.autograd.grad(gradients, parameters, cut)])
+        return [product.norm().item(), product.dot(v).item()]
+
+    return work
+
+
 cases = {"mlp": training(mlp), "transformer": training(transformer), "convnet": training(convnet)}
-serve(cases | {"inference": inference}, versions=["torch"])
+cases |= {"inference": inference, "pinn-f32": pinn, "pinn-f64": pinn, "hessian": hessian}
+serve(cases, versions=["torch"])

@@ -4,9 +4,11 @@
 //! network, or any function. Over it work [`power_iteration`], [`lanczos`](fn@lanczos), stochastic Lanczos quadrature
 //! ([`spectrum`]), Hutchinson's [`trace`] and [`diagonal`], [`conjugate_gradients`] and [`lissa`]. An [`Inverse`] is a
 //! damped curvature matrix in a form that is inverted without being written out: K-FAC and EK-FAC
-//! ([`KroneckerInverse`]), M-FAC ([`mfac`]). [`network`] makes operators of networks' losses. [`spiked`] tells where sampling noise moves extreme eigenvalues.
+//! ([`KroneckerInverse`]), M-FAC ([`mfac`]). [`network`] makes operators of networks' losses. [`batch_hessian`] tells
+//! where sampling noise moves extreme eigenvalues, and what learning rates follow.
 
 mod basis;
+pub mod batch_hessian;
 mod hutchinson;
 pub mod influence;
 mod inverse;
@@ -20,7 +22,6 @@ mod power;
 mod quadrature;
 mod real;
 mod solve;
-pub mod spiked;
 pub mod vector;
 pub mod wide;
 
@@ -38,5 +39,9 @@ use offprint_core::Paper;
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![offprint_core::paper!("mfac", mfac::Mfac), offprint_core::paper!("influence", influence::Influence)]
+    vec![
+        offprint_core::paper!("mfac", mfac::Mfac),
+        offprint_core::paper!("batch_hessian", batch_hessian::BatchHessian),
+        offprint_core::paper!("influence", influence::Influence),
+    ]
 }

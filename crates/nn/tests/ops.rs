@@ -164,11 +164,13 @@ fn norms_of_channels() {
         let channels = shape[1];
         let (x, w, b) = (random("x", &shape), random("w", &[channels]), random("b", &[channels]));
         for mode in [Mode::Training, Mode::Evaluation] {
-            check(&[x.clone(), w.clone(), b.clone()], |t| {
-                let running = RunningStatistics::new(channels, t[0].dtype(), &Device::Cpu)?;
-                running.mean.set(&random("mean", &[channels]).to_dtype(t[0].dtype())?)?;
-                ops::batch_norm(&t[0], &t[1], &t[2], &running, 1e-3, mode)
-            });
+            for norm in [ops::batch_norm, ops::batch_norm_relu] {
+                check(&[x.clone(), w.clone(), b.clone()], |t| {
+                    let running = RunningStatistics::new(channels, t[0].dtype(), &Device::Cpu)?;
+                    running.mean.set(&random("mean", &[channels]).to_dtype(t[0].dtype())?)?;
+                    norm(&t[0], &t[1], &t[2], &running, 1e-3, mode)
+                });
+            }
         }
         for groups in (1..=channels).filter(|g| channels % g == 0) {
             check(&[x.clone(), w.clone(), b.clone()], |t| ops::group_norm(&t[0], &t[1], &t[2], groups, 1e-3));

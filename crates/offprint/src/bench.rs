@@ -2,7 +2,7 @@
 
 use crate::peer::{Environment, Peer};
 use crate::write::{self, columns, style};
-use crate::{cli, watch};
+use crate::{cli, memory, watch};
 use clap::ArgMatches;
 use offprint_core::artifact::Artifact;
 use offprint_core::bench::Case;
@@ -18,11 +18,14 @@ struct Timing {
     says: String,
     goal: Option<f64>,
     ours: Vec<f64>,
+    /// Peak memory of this process during the case, in bytes.
+    memory: Option<u64>,
     peer: Option<PeerTiming>,
 }
 
 struct PeerTiming {
     seconds: Vec<f64>,
+    memory: Option<u64>,
     agrees: bool,
     ours: Vec<f64>,
     theirs: Vec<f64>,
@@ -30,10 +33,14 @@ struct PeerTiming {
 
 /// `offprint bench`.
 pub fn bench(papers: &[Paper], args: &ArgMatches) -> Result<()> {
+    cli::on_threads(args, || time_all(papers, args))
+}
+
+fn time_all(papers: &[Paper], args: &ArgMatches) -> Result<()> {
     let slug = args.get_one::<String>("paper").expect("required").as_str();
     let paper = papers.iter().find(|p| p.card().slug == slug);
     let field = paper.map_or(slug, |p| p.card().field.as_str());
-    let threads = cli::set_threads(args)?;
+    let threads = rayon::current_num_threads();
     let rounds = *args.get_one::<u64>("rounds").expect("has a default");
     let progress = watch::progress()?;
 
@@ -101,12 +108,13 @@ pub fn bench(papers: &[Paper], args: &ArgMatches) -> Result<()> {
 /// Each side once to warm up and to compare the answers, then turn by turn.
 fn time(case: &mut Case, mut peer: Option<&mut Peer>, rounds: u64, progress: &Progress) -> Result<Timing> {
     progress.begin(case.name, rounds + 1);
+    memory::forget_peak();
     let answer = (case.work)()?;
     let mut compared = match &mut peer {
         Some(peer) => {
             let (_, theirs) = peer.run()?;
             let agrees = case.agreement.holds(&answer, &theirs);
-            Some(PeerTiming { seconds: Vec::new(), agrees, ours: answer, theirs })
+            Some(PeerTiming { seconds: Vec::new(), memory: None, agrees, ours: answer, theirs })
         }
         None => None,
     };
@@ -122,7 +130,11 @@ fn time(case: &mut Case, mut peer: Option<&mut Peer>, rounds: u64, progress: &Pr
         progress.advance(1)?;
     }
     progress.finish();
-    Ok(Timing { case: case.name, says: case.says.clone(), goal: case.goal, ours, peer: compared })
+    let memory = memory::own_peak();
+    if let (Some(peer), Some(compared)) = (&peer, &mut compared) {
+        compared.memory = peer.peak_memory();
+    }
+    Ok(Timing { case: case.name, says: case.says.clone(), goal: case.goal, ours, memory, peer: compared })
 }
 
 impl Timing {
@@ -142,6 +154,8 @@ fn document(slug: &str, timings: &[Timing], versions: &str, threads: usize) -> V
                 "peer_seconds": t.peer.as_ref().map(|p| median(&p.seconds)),
                 "ratio": t.ratio(),
                 "goal": t.goal,
+                "ours_peak_bytes": t.memory,
+                "peer_peak_bytes": t.peer.as_ref().and_then(|p| p.memory),
                 "agrees": t.peer.as_ref().map(|p| p.agrees),
                 "ours_answer": t.peer.as_ref().map(|p| &p.ours),
                 "peer_answer": t.peer.as_ref().map(|p| &p.theirs),
@@ -157,7 +171,8 @@ fn table(slug: &str, timings: &[Timing], versions: &str, threads: usize) -> Stri
     let peer = if versions.is_empty() { String::new() } else { format!(", beside {versions}") };
     let plural = if threads == 1 { "" } else { "s" };
     let mut text = format!("{}  medians of interleaved runs, {threads} thread{plural}{peer}\n\n", s.bold(slug));
-    let mut rows = vec![["case", "ours", "peer", "ours / peer", "goal", "answers"].map(str::to_owned).to_vec()];
+    let headings = ["case", "ours", "peer", "ours / peer", "goal", "memory", "peer's", "answers"];
+    let mut rows = vec![headings.map(str::to_owned).to_vec()];
     for t in timings {
         let goal = t.goal.map_or(String::new(), |g| format!("≤ {}", significant(g, 3)));
         let ratio = t.ratio().map_or("—".into(), |r| significant(r, 3));
@@ -168,10 +183,12 @@ fn table(slug: &str, timings: &[Timing], versions: &str, threads: usize) -> Stri
             t.peer.as_ref().map_or("—".into(), |p| duration(median(&p.seconds))),
             if met { ratio } else { s.yellow(ratio) },
             goal,
+            mebibytes(t.memory),
+            mebibytes(t.peer.as_ref().and_then(|p| p.memory)),
             t.peer.as_ref().map_or(String::new(), |p| if p.agrees { s.green("agree") } else { s.red("differ") }),
         ]);
     }
-    text += &columns(&rows, &[false, true, true, true, true], 2);
+    text += &columns(&rows, &[false, true, true, true, true, true, true], 2);
     text += "\n";
     for t in timings {
         text += &format!("  {}: {}\n", t.case, t.says);
@@ -187,6 +204,11 @@ fn duration(seconds: f64) -> String {
     let units = [("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)];
     let (unit, size) = units.into_iter().find(|(_, size)| seconds >= *size).unwrap_or(("ns", 1e-9));
     format!("{} {unit}", significant(seconds / size, 3))
+}
+
+/// Memory in whole MiB.
+fn mebibytes(bytes: Option<u64>) -> String {
+    bytes.map_or("—".into(), |bytes| format!("{} MiB", bytes >> 20))
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use crate::write;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use offprint_core::{Error, Paper, Result};
+use offprint_core::{Comparison, Error, Paper, Result};
 use std::path::PathBuf;
 
 /// The whole command line.
-pub fn command(papers: &[Paper]) -> Command {
+pub fn command(papers: &[Paper], comparisons: &[Comparison]) -> Command {
     Command::new("offprint")
         .version(env!("CARGO_PKG_VERSION"))
         .about("The page of trending papers on which every paper runs")
@@ -72,6 +72,16 @@ pub fn command(papers: &[Paper]) -> Command {
                 )),
         )
         .subcommand(
+            Command::new("compare")
+                .about("Compare methods of several papers, and baselines, on one task")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand_help_heading("Tasks")
+                .subcommand_value_name("TASK")
+                .disable_help_subcommand(true)
+                .subcommands(comparisons.iter().map(compare_command)),
+        )
+        .subcommand(
             Command::new("bench")
                 .about("Time a paper's kernel beside its peer, the library you would otherwise pick")
                 .arg(benched(papers))
@@ -113,7 +123,20 @@ fn run_command(paper: &Paper) -> Command {
             card.summary
         ))
         .after_help(format!("Notes, equations and claims: offprint show {}", card.slug))
-        .args(run_arguments("Print the report as one JSON object").into_iter().map(|a| a.help_heading("Run")))
+        .args(of_a_run())
+}
+
+fn compare_command(comparison: &Comparison) -> Command {
+    comparison
+        .command(comparison.task)
+        .about(comparison.title)
+        .long_about(format!("{}\n\n{}", comparison.title, comparison.summary))
+        .args(of_a_run())
+}
+
+/// What every run of a method takes beside the method's own flags.
+fn of_a_run() -> impl Iterator<Item = Arg> {
+    run_arguments("Print the report as one JSON object").into_iter().map(|a| a.help_heading("Run"))
 }
 
 fn run_arguments(json_help: &'static str) -> Vec<Arg> {
@@ -180,22 +203,27 @@ pub fn chosen<'a>(papers: &'a [Paper], args: &ArgMatches) -> Vec<&'a Paper> {
     slugs.iter().filter_map(|slug| papers.iter().find(|p| p.card().slug == **slug)).collect()
 }
 
-/// Makes all computing happen on the number of threads asked for.
-pub fn set_threads(args: &ArgMatches) -> Result<usize> {
+/// Stack of a thread that computes, in bytes: that of a program's first thread.
+const STACK: usize = 8 << 20;
+
+/// Runs `work` and all its parallel parts on the number of threads asked for.
+///
+/// `work` itself goes to one of them. Left outside, it would hand every parallel step over and sleep until it is done:
+/// with one thread and the small steps of a network's inference that took four times as long on a busy machine.
+pub fn on_threads<R: Send>(args: &ArgMatches, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    let mut pool = rayon::ThreadPoolBuilder::new().stack_size(STACK);
     if let Some(&threads) = args.get_one::<u64>("threads") {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads as usize)
-            .build_global()
-            .map_err(|e| Error::Numerical(format!("cannot start {threads} threads: {e}")))?;
+        pool = pool.num_threads(threads as usize);
     }
-    Ok(rayon::current_num_threads())
+    pool.build_global().map_err(|e| Error::Numerical(format!("cannot start threads: {e}")))?;
+    rayon::scope(|_| work())
 }
 
 /// `offprint completions`.
-pub fn completions(papers: &[Paper], args: &ArgMatches) -> Result<()> {
+pub fn completions(mut whole: Command, args: &ArgMatches) -> Result<()> {
     let shell = *args.get_one::<clap_complete::Shell>("shell").expect("required");
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command(papers), "offprint", &mut script);
+    clap_complete::generate(shell, &mut whole, "offprint", &mut script);
     write::out(&String::from_utf8_lossy(&script));
     Ok(())
 }

@@ -4,7 +4,9 @@ use crate::write::{self, columns, style, wrap};
 use crate::{cli, results, watch};
 use clap::ArgMatches;
 use offprint_core::table::significant;
-use offprint_core::{Card, Error, Measured, Paper, Progress, Report, Result, Run, Scale, Table, Verdict};
+use offprint_core::{
+    AnyMethod, Card, Comparison, Error, Measured, Paper, Progress, Report, Result, Run, Scale, Table, Verdict,
+};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -17,29 +19,42 @@ const DIGITS: usize = 4;
 pub fn run(papers: &[Paper], args: &ArgMatches) -> Result<()> {
     let (slug, args) = args.subcommand().expect("clap asks for a paper");
     let paper = papers.iter().find(|p| p.card().slug == slug).expect("subcommands are papers");
-    cli::set_threads(args)?;
-    let prepared = paper.prepare_flags(args)?;
-    let out = directory(args, slug);
-    let mut run = new_run(paper, args, out.clone(), watch::progress()?)?;
+    cli::on_threads(args, || run_method(paper, paper.card(), args))
+}
+
+/// `offprint compare`.
+pub fn compare(comparisons: &[Comparison], args: &ArgMatches) -> Result<()> {
+    let (task, args) = args.subcommand().expect("clap asks for a task");
+    let comparison = comparisons.iter().find(|c| c.task == task).expect("subcommands are tasks");
+    cli::on_threads(args, || run_method(comparison, &comparison.card(), args))
+}
+
+fn run_method(method: &AnyMethod, card: &Card, args: &ArgMatches) -> Result<()> {
+    let prepared = method.prepare_flags(args)?;
+    let out = directory(args, &card.slug);
+    let mut run = new_run(card, args, out.clone(), watch::progress()?)?;
     let done = prepared.run(&mut run);
-    let (report, stopped) = close(run, done, paper.card(), &out)?;
+    let (report, stopped) = close(run, done, card, &out)?;
     if args.get_flag("json") {
         write::json(&report.to_json(Some(&out)));
     } else {
-        write::out(&summary(&report, paper.card(), &out));
+        write::out(&summary(&report, card, &out));
     }
     if stopped { Err(Error::Cancelled) } else { Ok(()) }
 }
 
 /// `offprint reproduce`.
 pub fn reproduce(papers: &[Paper], args: &ArgMatches) -> Result<()> {
+    cli::on_threads(args, || measure(papers, args))
+}
+
+fn measure(papers: &[Paper], args: &ArgMatches) -> Result<()> {
     let chosen: Vec<&Paper> = if args.get_flag("all") { papers.iter().collect() } else { cli::chosen(papers, args) };
     let scale = match (args.get_flag("quick"), args.get_flag("full")) {
         (true, _) => Scale::Quick,
         (_, true) => Scale::Full,
         _ => Scale::Standard,
     };
-    cli::set_threads(args)?;
     let progress = watch::progress()?;
     let mut reports = Vec::new();
     let mut failed = None;
@@ -49,7 +64,7 @@ pub fn reproduce(papers: &[Paper], args: &ArgMatches) -> Result<()> {
             (2.., Some(out)) => out.join(&card.slug),
             _ => directory(args, &format!("{}-claims", card.slug)),
         };
-        let mut run = new_run(paper, args, out.clone(), progress.clone())?.with_scale(scale);
+        let mut run = new_run(card, args, out.clone(), progress.clone())?.with_scale(scale);
         let done = paper.measure(&mut run);
         let closed = close(run, done, card, &out);
         let stopped = match closed {
@@ -92,9 +107,9 @@ fn claims_json(report: &Report) -> Value {
     json!({ "paper": report.paper, "scale": report.scale, "claims": report.claims })
 }
 
-fn new_run(paper: &Paper, args: &ArgMatches, out: PathBuf, progress: Progress) -> Result<Run> {
+fn new_run(card: &Card, args: &ArgMatches, out: PathBuf, progress: Progress) -> Result<Run> {
     let seed = *args.get_one::<u64>("seed").expect("has a default");
-    Run::new(paper.card()).with_seed(seed).with_progress(progress).with_out(out)
+    Run::new(card).with_seed(seed).with_progress(progress).with_out(out)
 }
 
 /// The directory given, or `runs/<time>-<name>`, new each time.

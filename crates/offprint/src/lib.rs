@@ -5,13 +5,19 @@
 
 pub use offprint_core as core;
 pub use offprint_curvature as curvature;
+pub use offprint_generate as generate;
 pub use offprint_nn as nn;
 pub use offprint_signal as signal;
 pub use offprint_transport as transport;
 
-use offprint_core::Paper;
+use offprint_core::{Comparison, Paper};
 
 /// All papers, field by field.
 pub fn papers() -> Vec<Paper> {
-    [signal::papers(), transport::papers(), curvature::papers()].into_iter().flatten().collect()
+    [signal::papers(), transport::papers(), generate::papers(), curvature::papers()].into_iter().flatten().collect()
+}
+
+/// All comparisons, field by field.
+pub fn comparisons() -> Vec<Comparison> {
+    generate::comparisons()
 }

@@ -1,5 +1,6 @@
 //! The other side of a bench: a peer's script in a Python environment of its own.
 
+use crate::memory;
 use include_dir::{Dir, include_dir};
 use offprint_core::bench::Case;
 use offprint_core::{Error, Result, artifact};
@@ -101,6 +102,11 @@ impl Peer {
         let seconds = reply["seconds"].as_f64().unwrap_or(f64::NAN);
         let answer = reply["answer"].as_array().into_iter().flatten().map(|x| x.as_f64().unwrap_or(f64::NAN)).collect();
         Ok((seconds, answer))
+    }
+
+    /// The most memory that the peer's process has held so far, in bytes.
+    pub fn peak_memory(&self) -> Option<u64> {
+        memory::peak(self.child.id())
     }
 
     fn ask(&mut self, request: &Value) -> Result<Value> {

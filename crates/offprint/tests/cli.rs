@@ -166,6 +166,22 @@ fn reproduce_as_json_is_the_contract_of_the_readme() {
 }
 
 #[test]
+fn samplers_are_compared_on_one_model() {
+    let (_directory, out) = scratch();
+    let small = ["compare", "samplers", "--samplers", "ddim,heun,ancestral", "--steps", "5,9", "--count", "20"];
+    let document = json(&[&small[..], &["--out", &out, "--json"]].concat());
+    assert_eq!(document["paper"], "samplers");
+    let table = &document["tables"][0];
+    assert_eq!(table["columns"][2]["values"], serde_json::json!([5, 9, 9, 17, 5, 9]), "{table}");
+    let page = std::fs::read_to_string(format!("{out}/report.html")).unwrap();
+    assert!(
+        page.contains("Quality against cost") && page.contains("comparison") && !page.contains("class=\"authors\"")
+    );
+    offprint(&["compare", "samplers", "--samplers", "dim"]).assert().code(2).stderr(contains("dim"));
+    offprint(&["compare", "samplers", "--lowest", "90"]).assert().code(2).stderr(contains("--lowest"));
+}
+
+#[test]
 fn an_output_directory_that_cannot_be_made_is_told_before_the_work() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let out = file.path().join("out").display().to_string();

@@ -113,6 +113,8 @@ pub fn html(report: &Report, card: &Card, notes: Option<&str>) -> Result<String>
         },
         summary: &card.summary,
         kind: match report.scale {
+            // A comparison is nobody's paper.
+            None if card.authors.is_empty() => "comparison",
             None => "run of the method",
             Some(Scale::Quick) => "quick study",
             Some(Scale::Standard) => "study",

@@ -6,7 +6,9 @@
 //! ∂²u/∂x∂y = ½ (∂²u/∂(x+y)² − ∂²u/∂x² − ∂²u/∂y²).
 
 use crate::ops;
-use crate::ops::element::{Element, vectorised};
+use crate::ops::element::{Element, for_type, vectorised, with_elements};
+use crate::ops::gradient::hand_over;
+use crate::ops::rows::column_sums;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
@@ -106,10 +108,12 @@ impl CustomOp2 for TanhJet {
         Ok((storage, shape.clone()))
     }
 
-    fn bwd(&self, z: &Tensor, _: &Tensor, y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(&self, z: &Tensor, b: &Tensor, y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let gz = z.apply_op3_no_bwd(y, &grad.contiguous()?, &TanhJetGradient)?;
-        let gb = gz.get(0)?.sum(0)?;
-        Ok((Some(gz), Some(gb)))
+        let gb = for_type!(z.dtype(), T => {
+            hand_over(b, with_elements::<T, _>(&gz.get(0)?, |g| Ok(column_sums(g, b.elem_count())))?)?
+        });
+        Ok((Some(gz), gb))
     }
 }
 
@@ -184,27 +188,32 @@ fn bend<T: Element>(parts: &Parts, z: &[T], b: &[T]) -> Vec<T> {
     let mut y = vec![T::zero(); z.len()];
     let chunk = rows_a_task(parts.width) * parts.width.max(1);
     by_task(&mut y, parts).into_par_iter().enumerate().for_each(|(task, mut y)| {
-        vectorised(|| {
-            let len = y[0].len();
-            let z = |part: usize| &z[part * parts.size + task * chunk..][..len];
-            let (value, derivatives) = y.split_at_mut(1);
-            let t = &mut *value[0];
-            for (t, z) in t.chunks_mut(parts.width).zip(z(0).chunks(parts.width)) {
-                for ((t, &z), &b) in t.iter_mut().zip(z).zip(b) {
-                    *t = (z + b).tanh();
+        vectorised(
+            #[inline(always)]
+            || {
+                let len = y[0].len();
+                let z = |part: usize| &z[part * parts.size + task * chunk..][..len];
+                let (value, derivatives) = y.split_at_mut(1);
+                let t = &mut *value[0];
+                for (t, z) in t.chunks_mut(parts.width).zip(z(0).chunks(parts.width)) {
+                    for ((t, &z), &b) in t.iter_mut().zip(z).zip(b) {
+                        *t = (z + b).tanh();
+                    }
                 }
-            }
-            let two = T::one() + T::one();
-            let (first, second) = derivatives.split_at_mut(parts.directions);
-            for k in 0..parts.directions {
-                let (z1, z2) = (z(1 + k), z(1 + parts.directions + k));
-                for ((((y1, y2), &t), &z1), &z2) in first[k].iter_mut().zip(&mut *second[k]).zip(&*t).zip(z1).zip(z2) {
-                    let slope = T::one() - t * t;
-                    *y1 = slope * z1;
-                    *y2 = slope * (z2 - two * t * z1 * z1);
+                let two = T::one() + T::one();
+                let (first, second) = derivatives.split_at_mut(parts.directions);
+                for k in 0..parts.directions {
+                    let (z1, z2) = (z(1 + k), z(1 + parts.directions + k));
+                    for ((((y1, y2), &t), &z1), &z2) in
+                        first[k].iter_mut().zip(&mut *second[k]).zip(&*t).zip(z1).zip(z2)
+                    {
+                        let slope = T::one() - t * t;
+                        *y1 = slope * z1;
+                        *y2 = slope * (z2 - two * t * z1 * z1);
+                    }
                 }
-            }
-        })
+            },
+        )
     });
     y
 }
@@ -216,31 +225,34 @@ fn unbend<T: Element>(parts: &Parts, z: &[T], y: &[T], g: &[T]) -> Vec<T> {
     let chunk = rows_a_task(parts.width) * parts.width.max(1);
     let d = parts.directions;
     by_task(&mut gz, parts).into_par_iter().enumerate().for_each(|(task, mut gz)| {
-        vectorised(|| {
-            let len = gz[0].len();
-            let at = |part: usize| part * parts.size + task * chunk..part * parts.size + task * chunk + len;
-            let (value, derivatives) = gz.split_at_mut(1);
-            let (first, second) = derivatives.split_at_mut(d);
-            let t = &y[at(0)];
-            let two = T::one() + T::one();
-            let six = two + two + two;
-            for ((out, &g), &t) in value[0].iter_mut().zip(&g[at(0)]).zip(t) {
-                *out = g * (T::one() - t * t);
-            }
-            for k in 0..d {
-                let (z1, z2) = (&z[at(1 + k)], &z[at(1 + d + k)]);
-                let (g1, g2) = (&g[at(1 + k)], &g[at(1 + d + k)]);
-                let outs = value[0].iter_mut().zip(first[k].iter_mut()).zip(second[k].iter_mut());
-                let ins = t.iter().zip(z1).zip(z2).zip(g1).zip(g2);
-                for (((out, out1), out2), ((((&t, &z1), &z2), &g1), &g2)) in outs.zip(ins) {
-                    let s = T::one() - t * t;
-                    let s1 = -two * t * s;
-                    *out += g1 * s1 * z1 + g2 * (s1 * z2 + s * (six * t * t - two) * z1 * z1);
-                    *out1 = g1 * s + two * g2 * s1 * z1;
-                    *out2 = g2 * s;
+        vectorised(
+            #[inline(always)]
+            || {
+                let len = gz[0].len();
+                let at = |part: usize| part * parts.size + task * chunk..part * parts.size + task * chunk + len;
+                let (value, derivatives) = gz.split_at_mut(1);
+                let (first, second) = derivatives.split_at_mut(d);
+                let t = &y[at(0)];
+                let two = T::one() + T::one();
+                let six = two + two + two;
+                for ((out, &g), &t) in value[0].iter_mut().zip(&g[at(0)]).zip(t) {
+                    *out = g * (T::one() - t * t);
                 }
-            }
-        })
+                for k in 0..d {
+                    let (z1, z2) = (&z[at(1 + k)], &z[at(1 + d + k)]);
+                    let (g1, g2) = (&g[at(1 + k)], &g[at(1 + d + k)]);
+                    let outs = value[0].iter_mut().zip(first[k].iter_mut()).zip(second[k].iter_mut());
+                    let ins = t.iter().zip(z1).zip(z2).zip(g1).zip(g2);
+                    for (((out, out1), out2), ((((&t, &z1), &z2), &g1), &g2)) in outs.zip(ins) {
+                        let s = T::one() - t * t;
+                        let s1 = -two * t * s;
+                        *out += g1 * s1 * z1 + g2 * (s1 * z2 + s * (six * t * t - two) * z1 * z1);
+                        *out1 = g1 * s + two * g2 * s1 * z1;
+                        *out2 = g2 * s;
+                    }
+                }
+            },
+        )
     });
     gz
 }

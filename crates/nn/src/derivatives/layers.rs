@@ -48,7 +48,7 @@ impl LossFunction<'_> {
         let outputs = outputs?;
         let targets = self.targets(&outputs, batch, targets)?;
         let total = self.loss.per_sample(&outputs, &targets)?.sum_all().map_err(computation)?;
-        Ok((seen, total.backward().map_err(computation)?))
+        Ok((seen, ops::backward(&total).map_err(computation)?))
     }
 }
 

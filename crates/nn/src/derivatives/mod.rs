@@ -24,6 +24,7 @@ pub use loss::{IGNORED, Loss};
 
 use crate::batch::Batch;
 use crate::error::computation;
+use crate::ops;
 use crate::params::{Block, Params, Real, flatten};
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
@@ -103,7 +104,7 @@ impl<'a> LossFunction<'a> {
     /// The loss L and its gradient (d).
     pub fn gradient<T: Real>(&self, batch: &Batch) -> Result<(f64, Vec<T>)> {
         let loss = self.mean_loss(batch)?;
-        let gradients = loss.backward().map_err(computation)?;
+        let gradients = ops::backward(&loss).map_err(computation)?;
         let value = flatten::<f64>([&loss].into_iter(), 1)?[0];
         Ok((value, self.collect(&gradients)?))
     }

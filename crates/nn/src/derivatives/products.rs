@@ -3,6 +3,7 @@
 use super::{LossFunction, Targets, empty, keeping_graph};
 use crate::batch::Batch;
 use crate::error::computation;
+use crate::ops;
 use crate::params::Real;
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
@@ -99,7 +100,7 @@ impl LossFunction<'_> {
 
     fn pull_back<T: Real>(&self, outputs: &Tensor, w: &Tensor) -> Result<Vec<T>> {
         let gradients =
-            (outputs * w.detach()).and_then(|s| s.sum_all()).and_then(|s| s.backward()).map_err(computation)?;
+            (outputs * w.detach()).and_then(|s| s.sum_all()).and_then(|s| ops::backward(&s)).map_err(computation)?;
         self.collect(&gradients)
     }
 

@@ -69,8 +69,14 @@ impl NormLayer {
     }
 }
 
-/// GPT-2's initial deviation.
+/// GPT-2's initial deviation of embeddings.
 const STD: f64 = 0.02;
+
+/// The initial deviation of linear layers: GPT-2's 0.02 at its width of 768, and as one over the root of the width at
+/// others, so that the first outputs of a narrow model are of the same size.
+fn deviation(width: usize) -> f64 {
+    0.02 * (768.0 / width as f64).sqrt()
+}
 
 #[derive(Debug, Clone)]
 struct Block {
@@ -90,13 +96,14 @@ impl Block {
             Linear::with_init(inputs, outputs, Init::Normal { std }, Some(Init::Constant(0.0)), &weights.at(name))
         };
         // Two residual branches a block: their last layers start smaller, so that the sum keeps its variance.
-        let last = STD / (2.0 * config.depth as f64).sqrt();
+        let std = deviation(width);
+        let last = std / (2.0 * config.depth as f64).sqrt();
         Ok(Self {
             ln_1: NormLayer::new(config, &weights.at("ln_1"))?,
-            c_attn: linear(width, 3 * width, STD, "attn.c_attn")?,
+            c_attn: linear(width, 3 * width, std, "attn.c_attn")?,
             attn_proj: linear(width, width, last, "attn.c_proj")?,
             ln_2: NormLayer::new(config, &weights.at("ln_2"))?,
-            c_fc: linear(width, config.mlp, STD, "mlp.c_fc")?,
+            c_fc: linear(width, config.mlp, std, "mlp.c_fc")?,
             mlp_proj: linear(config.mlp, width, last, "mlp.c_proj")?,
             heads: config.heads,
         })

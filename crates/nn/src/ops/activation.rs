@@ -1,6 +1,6 @@
 //! Activations: functions of each element by itself.
 
-use super::element::{Element, elements, for_type, tensor, vectorised, with_elements};
+use super::element::{Element, elements, for_type, tensor, vectorised, with_all};
 use super::rows::filled;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage};
 
@@ -203,7 +203,7 @@ impl CustomOp1 for Activation {
 
     fn bwd(&self, x: &Tensor, _: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
         for_type!(x.dtype(), T => {
-            let gx = with_elements::<T, _>(x, |x| with_elements(g, |g| Ok(self.pull_back(x, g))))?;
+            let gx = with_all::<T, _, 2>([x, g], |[x, g]| Ok(self.pull_back(x, g)))?;
             Ok(Some(tensor(gx, x.shape())?))
         })
     }

@@ -2,7 +2,7 @@
 //!
 //! The backward pass computes the probabilities again from queries and keys.
 
-use super::element::{Element, elements, for_type, sum_pairs, tensor, vectorised, with_elements};
+use super::element::{Element, elements, for_type, sum_pairs, tensor, vectorised, with_all};
 use super::matrix::{Threads, View, product};
 use super::rows::{filled_by, zeros};
 use super::softmax::softmax_in_place;
@@ -249,17 +249,15 @@ impl CustomOp3 for Attention {
         let (batch, heads, _, _) = q.dims4()?;
         for_type!(q.dtype(), T => {
             let mask = self.hidden.mask::<T>()?;
-            let all = with_elements::<T, _>(q, |qs| with_elements::<T, _>(k, |ks| with_elements::<T, _>(v, |vs| {
-                with_elements::<T, _>(g, |gs| {
-                    let at = |t: &Tensor| Ok::<_, candle_core::Error>(Place::contiguous(t.dims4()?));
-                    let (q_at, k_at, v_at, g_at) = (at(q)?, at(k)?, at(v)?, at(g)?);
-                    Ok(each_head(batch, heads, |b, h| {
-                        let (q, k, v) = (q_at.view(qs, b, h), k_at.view(ks, b, h), v_at.view(vs, b, h));
-                        let causal = self.hidden.is_causal();
-                        Head { q, k, v, batch: b, head: h, causal, mask: mask.as_ref() }.backward(g_at.view(gs, b, h))
-                    }))
-                })
-            })))?;
+            let at = |t: &Tensor| Ok::<_, candle_core::Error>(Place::contiguous(t.dims4()?));
+            let (q_at, k_at, v_at, g_at) = (at(q)?, at(k)?, at(v)?, at(g)?);
+            let all = with_all::<T, _, 4>([q, k, v, g], |[q, k, v, g]| {
+                Ok(each_head(batch, heads, |b, h| {
+                    let (q, k, v) = (q_at.view(q, b, h), k_at.view(k, b, h), v_at.view(v, b, h));
+                    let causal = self.hidden.is_causal();
+                    Head { q, k, v, batch: b, head: h, causal, mask: mask.as_ref() }.backward(g_at.view(g, b, h))
+                }))
+            })?;
             let gather = |i: usize, like: &Tensor| {
                 let parts: Vec<&[T]> = all.iter().map(|gradients| gradients[i].as_slice()).collect();
                 tensor(parts.concat(), like.shape())
@@ -323,11 +321,11 @@ impl CustomOp1 for SelfAttention {
         for_type!(x.dtype(), T => {
             let mask = self.hidden.mask::<T>()?;
             let (places, g_at) = (self.places(rows, columns), self.output(rows, columns));
-            let all = with_elements::<T, _>(x, |x| with_elements::<T, _>(g, |g| {
+            let all = with_all::<T, _, 2>([x, g], |[x, g]| {
                 Ok(each_head(batch, self.heads, |b, h| {
                     self.head(x, &places, mask.as_ref(), (b, h)).backward(g_at.view(g, b, h))
                 }))
-            }))?;
+            })?;
             let (gx, _) = filled_by(x.elem_count(), rows * columns, |item, gx: &mut [T]| {
                 let heads = &all[item * self.heads..][..self.heads];
                 for (i, place) in places.iter().enumerate() {

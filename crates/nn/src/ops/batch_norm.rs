@@ -1,7 +1,7 @@
 //! Batch norm and group norm: (n, channels, …) normalised over a channel of the whole batch, or over a group of an
 //! item's channels.
 
-use super::element::{Element, elements, for_type, reduce, sum, sum_pairs, tensor, vectorised, with_elements};
+use super::element::{Element, elements, for_type, reduce, sum, sum_pairs, vectorised, with_all};
 use super::gradient::hand_over;
 use super::rows::{filled_by, zeros};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage};
@@ -22,6 +22,8 @@ pub struct BatchNorm {
     pub moments: Arc<OnceLock<Moments>>,
     /// Whether the moments depend on x.
     pub of_batch: bool,
+    /// Whether the result goes through `max(·, 0)`.
+    pub relu: bool,
 }
 
 /// Group norm of (x, weight, bias).
@@ -90,6 +92,23 @@ fn filled_planes<T: Element>(
     filled_by(items * item, item, fill).0
 }
 
+/// The part of a gradient that a ReLU behind the norm of a channel lets through.
+#[derive(Clone, Copy)]
+struct Counts<T> {
+    relu: bool,
+    mean: T,
+    scale: T,
+    shift: T,
+}
+
+impl<T: Element> Counts<T> {
+    #[inline(always)]
+    fn of(self, x: T, g: T) -> T {
+        let value = (x - self.mean) * self.scale + self.shift;
+        if self.relu && value <= T::zero() { T::zero() } else { g }
+    }
+}
+
 impl BatchNorm {
     fn moments(&self) -> Result<&Moments> {
         self.moments.get().ok_or_else(|| candle_core::Error::Msg("batch_norm: its forward pass has not run".into()))
@@ -107,7 +126,12 @@ impl BatchNorm {
             let (mean, shift) = (T::from_f64(moments.mean[channel]), bias[channel]);
             vectorised(
                 #[inline(always)]
-                || y.iter_mut().zip(&x[range]).for_each(|(y, &x)| *y = (x - mean) * scale + shift),
+                || {
+                    for (y, &x) in y.iter_mut().zip(&x[range]) {
+                        let value = (x - mean) * scale + shift;
+                        *y = if self.relu && value < T::zero() { T::zero() } else { value };
+                    }
+                },
             );
         })
     }
@@ -115,16 +139,20 @@ impl BatchNorm {
     /// The gradients of x, weight and bias.
     ///
     /// With x̂ the normalised values that of x is weight · scale · (g − mean g − x̂ mean(g x̂)), without the means if
-    /// the moments are constants.
-    fn backward<T: Element>(&self, x: &[T], weight: &[T], g: &[T], shape: &Shape) -> Result<[Vec<T>; 3]> {
+    /// the moments are constants. Behind a ReLU, g counts where the result is positive.
+    fn backward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T], g: &[T], shape: &Shape) -> Result<[Vec<T>; 3]> {
         let (moments, lengths) = (self.moments()?, lengths(shape));
         let scales = self.scales(moments);
         let sums = channel_sums(lengths, |channel, plane| {
             let (mean, scale) = (T::from_f64(moments.mean[channel]), T::from_f64(scales[channel]));
+            let counts = Counts { relu: self.relu, mean, scale: scale * weight[channel], shift: bias[channel] };
             let (x, g) = (&x[plane.clone()], &g[plane]);
             vectorised(
                 #[inline(always)]
-                || [sum(g), sum_pairs(x, g, |x, g| (x - mean) * scale * g)],
+                || {
+                    let of_bias = sum_pairs(x, g, |x, g| counts.of(x, g));
+                    [of_bias, sum_pairs(x, g, |x, g| (x - mean) * scale * counts.of(x, g))]
+                },
             )
         });
         let count = (lengths.0 * lengths.2) as f64;
@@ -132,12 +160,14 @@ impl BatchNorm {
             let [mean, scale] = [moments.mean[channel], scales[channel]].map(T::from_f64);
             let share = if self.of_batch { 1.0 / count } else { 0.0 };
             let [mean_g, mean_gx] = sums[channel].map(|sum| T::from_f64(sum * share));
+            let factor = weight[channel] * scale;
+            let counts = Counts { relu: self.relu, mean, scale: factor, shift: bias[channel] };
             let (x, g) = (&x[range.clone()], &g[range]);
             vectorised(
                 #[inline(always)]
                 || {
                     for ((gx, &x), &g) in gx.iter_mut().zip(x).zip(g) {
-                        *gx = weight[channel] * scale * (g - mean_g - (x - mean) * scale * mean_gx);
+                        *gx = factor * (counts.of(x, g) - mean_g - (x - mean) * scale * mean_gx);
                     }
                 },
             );
@@ -178,11 +208,9 @@ impl CustomOp3 for BatchNorm {
         g: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         for_type!(x.dtype(), T => {
-            let [gx, gw, gb] = with_elements::<T, _>(x, |xs| with_elements::<T, _>(weight, |w| {
-                with_elements::<T, _>(g, |g| self.backward(xs, w, g, x.shape()))
-            }))?;
-            let hand = |like: &Tensor, values: Vec<T>| hand_over(like, tensor(values, like.shape())?);
-            Ok((hand(x, gx)?, hand(weight, gw)?, hand(bias, gb)?))
+            let backward = |[xs, w, b, g]: [&[T]; 4]| self.backward(xs, w, b, g, x.shape());
+            let [gx, gw, gb] = with_all([x, weight, bias, g], backward)?;
+            Ok((hand_over(x, gx)?, hand_over(weight, gw)?, hand_over(bias, gb)?))
         })
     }
 }
@@ -290,11 +318,9 @@ impl CustomOp3 for GroupNorm {
         g: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         for_type!(x.dtype(), T => {
-            let [gx, gw, gb] = with_elements::<T, _>(x, |xs| with_elements::<T, _>(weight, |w| {
-                with_elements::<T, _>(g, |g| Ok(self.backward(xs, w, g, x.shape())))
-            }))?;
-            let hand = |like: &Tensor, values: Vec<T>| hand_over(like, tensor(values, like.shape())?);
-            Ok((hand(x, gx)?, hand(weight, gw)?, hand(bias, gb)?))
+            let backward = |[xs, w, g]: [&[T]; 3]| Ok(self.backward(xs, w, g, x.shape()));
+            let [gx, gw, gb] = with_all([x, weight, g], backward)?;
+            Ok((hand_over(x, gx)?, hand_over(weight, gw)?, hand_over(bias, gb)?))
         })
     }
 }

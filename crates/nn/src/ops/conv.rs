@@ -1,8 +1,11 @@
-//! Convolution in two dimensions: each image's patches are laid out as the columns of a matrix, a tile of output rows at
-//! a time so that it stays in a core's cache, and multiplied by the kernel.
+//! Convolution in two dimensions, as one matrix product for each row of the kernel.
+//!
+//! For every channel and every column kx of the kernel the input is laid out once, shifted by kx. What row ky of the
+//! kernel sees is then a part of that layout, some lines further down, which no one has to copy: a third of the memory of
+//! a 3 × 3 kernel's patches. Lines are laid out for a tile of output rows at a time, so that they stay in a core's cache.
 
 use super::Conv2d;
-use super::element::{Element, elements, for_type, reduce, tensor, vectorised, with_elements};
+use super::element::{Element, elements, for_type, reduce, vectorised, with_all, with_elements};
 use super::gradient::hand_over;
 use super::matrix::{Threads, View, product};
 use super::rows::{filled_by, total, zeros};
@@ -11,8 +14,8 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
-/// Elements of a tile of patches.
-const TILE: usize = 1 << 15;
+/// Elements of a tile's layout.
+const TILE: usize = 1 << 16;
 
 /// Images whose contributions to the kernel's gradient are added up one after the other; fixed, so that the order of the
 /// sum does not depend on the number of threads.
@@ -57,17 +60,22 @@ impl Lengths {
         self.out_height * self.out_width
     }
 
-    /// Entries of a patch.
-    fn patch(&self) -> usize {
-        self.inputs * self.kernel.0 * self.kernel.1
+    /// Columns of a row of the kernel: a channel's taps side by side, channel by channel.
+    fn row_taps(&self) -> usize {
+        self.inputs * self.kernel.1
+    }
+
+    /// Entries of a group's kernel.
+    fn group_kernel(&self) -> usize {
+        self.outputs * self.row_taps() * self.kernel.0
     }
 
     /// Output rows of a tile.
     fn tile_rows(&self) -> usize {
-        (TILE / (self.patch() * self.out_width).max(1)).clamp(1, self.out_height.max(1))
+        (TILE / (self.row_taps() * self.out_width).max(1)).clamp(1, self.out_height.max(1))
     }
 
-    /// Whether the patches are the image itself.
+    /// Whether the layout is the image itself.
     fn is_pointwise(&self) -> bool {
         self.kernel == (1, 1) && self.conv.stride == 1 && self.conv.padding == 0
     }
@@ -81,132 +89,205 @@ impl Lengths {
         (begin.min(outputs), end.min(outputs))
     }
 
-    /// Calls `f(row of the patch matrix, tile's row, output columns, input index of the first)` for every run of
-    /// patch entries inside the image, for output rows from `begin` to `end`. Input columns are `stride` apart.
-    #[inline(always)]
-    fn each_run(
-        &self,
-        begin: usize,
-        end: usize,
-        mut f: impl FnMut(usize, usize, std::ops::Range<usize>, Option<usize>),
-    ) {
-        let Conv2d { stride, padding, dilation, .. } = self.conv;
-        let mut entry = 0;
-        for channel in 0..self.inputs {
-            for ky in 0..self.kernel.0 {
-                let (top, bottom) = self.inside(ky, self.height, self.out_height);
-                for kx in 0..self.kernel.1 {
-                    let (left, right) = self.inside(kx, self.width, self.out_width);
-                    for y in begin..end {
-                        if y < top || y >= bottom || left >= right {
-                            f(entry, y - begin, 0..self.out_width, None);
-                            continue;
-                        }
-                        let row = y * stride + ky * dilation - padding;
-                        let column = left * stride + kx * dilation - padding;
-                        let first = (channel * self.height + row) * self.width + column;
-                        f(entry, y - begin, 0..left, None);
-                        f(entry, y - begin, left..right, Some(first));
-                        f(entry, y - begin, right..self.out_width, None);
-                    }
-                    entry += 1;
-                }
-            }
+    /// Calls `f(index in the kernel, index in its rearrangement)` for every kw taps that stay together as each group's
+    /// kernel (outputs, inputs, kh, kw) becomes (kh, outputs, inputs, kw).
+    fn each_run_of_taps(&self, mut f: impl FnMut(usize, usize)) {
+        let ((kh, kw), pairs) = (self.kernel, self.outputs * self.inputs);
+        for (group, ky) in (0..self.conv.groups).flat_map(|group| (0..kh).map(move |ky| (group, ky))) {
+            let start = group * self.group_kernel();
+            (0..pairs).for_each(|pair| f(start + (pair * kh + ky) * kw, start + (ky * pairs + pair) * kw));
         }
     }
 
-    /// The patches (patch, rows · out_width) of the output rows from `begin` to `end`; `x` is a group of an image.
-    fn patches<T: Element>(&self, x: &[T], begin: usize, end: usize, patches: &mut [T]) {
-        let (width, columns) = (self.out_width, (end - begin) * self.out_width);
-        self.each_run(begin, end, |entry, row, run, first| {
-            let out = &mut patches[entry * columns + row * width..][run];
-            match (first, self.conv.stride) {
-                (None, _) => out.fill(T::zero()),
-                (Some(first), 1) => out.copy_from_slice(&x[first..first + out.len()]),
-                (Some(first), stride) => {
-                    out.iter_mut().zip(x[first..].iter().step_by(stride)).for_each(|(out, &x)| *out = x)
-                }
-            }
-        });
+    /// The whole kernel, each group's row by row.
+    fn kernel_by_row<T: Element>(&self, w: &[T]) -> Vec<T> {
+        let (mut rows, kw) = (zeros(w.len()), self.kernel.1);
+        self.each_run_of_taps(|at, row| rows[row..row + kw].copy_from_slice(&w[at..at + kw]));
+        rows
     }
 
-    /// Adds the gradients of patches to that of the group of an image they were taken from.
-    fn add_patches<T: Element>(&self, patches: &[T], begin: usize, end: usize, gx: &mut [T]) {
-        let (width, columns) = (self.out_width, (end - begin) * self.out_width);
-        self.each_run(begin, end, |entry, row, run, first| {
-            let Some(first) = first else { return };
-            let patch = &patches[entry * columns + row * width..][run];
-            if self.conv.stride == 1 {
-                gx[first..first + patch.len()].iter_mut().zip(patch).for_each(|(sum, &g)| *sum += g);
-            } else {
-                gx[first..].iter_mut().step_by(self.conv.stride).zip(patch).for_each(|(sum, &g)| *sum += g);
-            }
-        });
+    /// A kernel from its rows.
+    fn kernel_from_rows<T: Element>(&self, rows: &[T]) -> Vec<T> {
+        let (mut w, kw) = (zeros(rows.len()), self.kernel.1);
+        self.each_run_of_taps(|at, row| w[at..at + kw].copy_from_slice(&rows[row..row + kw]));
+        w
     }
 
-    /// Calls `f(begin, end)` for each tile of output rows.
-    fn each_tile(&self, mut f: impl FnMut(usize, usize)) {
+    /// Calls `f` with each tile of output rows; with none if there are no channels to multiply.
+    fn each_tile(&self, mut f: impl FnMut(Tile<'_>)) {
+        if self.group_kernel() == 0 {
+            return;
+        }
         for begin in (0..self.out_height).step_by(self.tile_rows()) {
-            f(begin, (begin + self.tile_rows()).min(self.out_height));
+            f(Tile::new(self, begin, (begin + self.tile_rows()).min(self.out_height)));
         }
     }
 
-    fn forward_image<T: Element>(&self, x: &[T], w: &[T], y: &mut [T], add: bool, threads: Threads) {
-        let (patch, places) = (self.patch(), self.places());
-        let mut patches = zeros(if self.is_pointwise() { 0 } else { patch * self.tile_rows() * self.out_width });
+    fn forward_image<T: Element>(&self, x: &[T], rows: &[T], y: &mut [T], add: bool, threads: Threads) {
+        let (columns, places) = (self.row_taps(), self.places());
+        let mut laid_out = Vec::new();
         let group = self.inputs * self.height * self.width;
         for i in 0..self.conv.groups {
-            let (x, w) = (&x[i * group..][..group], &w[i * self.outputs * patch..][..self.outputs * patch]);
-            let (w, y) = (View::new(w, self.outputs, patch), &mut y[i * self.outputs * places..]);
+            let x = &x[i * group..][..group];
+            let (w, y) = (&rows[i * self.group_kernel()..], &mut y[i * self.outputs * places..]);
             if self.is_pointwise() {
-                product(T::one(), w, View::new(x, patch, places), add, y, places, threads);
+                let (w, x) = (View::new(w, self.outputs, columns), View::new(x, columns, places));
+                product(T::one(), w, x, add, y, places, threads);
                 continue;
             }
-            self.each_tile(|begin, end| {
-                let columns = (end - begin) * self.out_width;
-                self.patches(x, begin, end, &mut patches);
-                let patches = View::new(&patches, patch, columns);
-                product(T::one(), w, patches, add, &mut y[begin * self.out_width..], places, threads);
+            self.each_tile(|tile| {
+                tile.lay_out(x, &mut laid_out);
+                let y = &mut y[tile.begin * self.out_width..];
+                for (ky, w) in w.chunks_exact(self.outputs * columns).take(self.kernel.0).enumerate() {
+                    let w = View::new(w, self.outputs, columns);
+                    product(T::one(), w, tile.seen_by(ky, &laid_out), add || ky > 0, y, places, threads);
+                }
             });
         }
     }
 
-    /// Adds to `gw` (whole kernel) and writes `gx` (an image, zero before), where wanted.
-    fn backward_image<T: Element>(&self, x: &[T], w: &[T], g: &[T], gx: Option<&mut [T]>, gw: Option<&mut [T]>) {
-        let (patch, places) = (self.patch(), self.places());
-        let (mut gx, mut gw) = (gx, gw);
-        let mut patches = zeros(patch * self.tile_rows() * self.out_width);
+    /// Adds to `gw` (whole kernel, row by row) and writes `gx` (an image, zero before), where wanted.
+    fn backward_image<T: Element>(
+        &self,
+        x: &[T],
+        rows: &[T],
+        g: &[T],
+        (mut gx, mut gw): (Option<&mut [T]>, Option<&mut [T]>),
+        laid_out: &mut Vec<T>,
+    ) {
+        let (columns, places) = (self.row_taps(), self.places());
         let group = self.inputs * self.height * self.width;
         for i in 0..self.conv.groups {
-            let kernel = i * self.outputs * patch..(i + 1) * self.outputs * patch;
             let image = i * group..(i + 1) * group;
-            self.each_tile(|begin, end| {
-                let columns = (end - begin) * self.out_width;
-                let g = &g[i * self.outputs * places + begin * self.out_width..];
-                let g = View::strided(g, self.outputs, columns, places);
+            let row = |ky: usize| i * self.group_kernel() + ky * self.outputs * columns;
+            self.each_tile(|tile| {
+                let g = &g[i * self.outputs * places + tile.begin * self.out_width..];
+                let g = View::strided(g, self.outputs, tile.columns(), places);
                 if let Some(gw) = gw.as_deref_mut() {
-                    self.patches(&x[image.clone()], begin, end, &mut patches);
-                    let patches = View::new(&patches, patch, columns);
-                    product(T::one(), g, patches.t(), true, &mut gw[kernel.clone()], patch, Threads::One);
+                    tile.lay_out(&x[image.clone()], laid_out);
+                    for ky in 0..self.kernel.0 {
+                        let seen = tile.seen_by(ky, laid_out);
+                        product(T::one(), g, seen.t(), true, &mut gw[row(ky)..], columns, Threads::One);
+                    }
                 }
                 if let Some(gx) = gx.as_deref_mut() {
-                    let w = View::new(&w[kernel.clone()], self.outputs, patch);
-                    product(T::one(), w.t(), g, false, &mut patches, columns, Threads::One);
-                    self.add_patches(&patches, begin, end, &mut gx[image.clone()]);
+                    laid_out.clear();
+                    laid_out.resize(columns * tile.stride(), T::zero());
+                    for ky in 0..self.kernel.0 {
+                        let w = View::new(&rows[row(ky)..], self.outputs, columns);
+                        let seen = &mut laid_out[tile.first_seen_by(ky)..];
+                        product(T::one(), w.t(), g, true, seen, tile.stride(), Threads::One);
+                    }
+                    tile.add_back(laid_out, &mut gx[image.clone()]);
                 }
             });
         }
     }
 }
 
+/// The output rows from `begin` to `end`, and the lines of the input that they see.
+///
+/// A line is the input that column kx of the kernel sees in one row of a channel, out_width entries. Lines are sorted by
+/// their row's remainder (phase) under the stride, so that those which one row of the kernel sees follow each other.
+struct Tile<'a> {
+    lengths: &'a Lengths,
+    begin: usize,
+    end: usize,
+    phases: usize,
+    /// Lines of a phase.
+    lines: usize,
+}
+
+impl<'a> Tile<'a> {
+    fn new(lengths: &'a Lengths, begin: usize, end: usize) -> Self {
+        let (stride, reach) = (lengths.conv.stride, (lengths.kernel.0 - 1) * lengths.conv.dilation);
+        Self { lengths, begin, end, phases: stride.min(reach + 1), lines: end - begin + reach / stride }
+    }
+
+    /// Places of the tile in an output channel.
+    fn columns(&self) -> usize {
+        (self.end - self.begin) * self.lengths.out_width
+    }
+
+    /// Entries from one row of the layout (channel and kx) to the next.
+    fn stride(&self) -> usize {
+        self.phases * self.lines * self.lengths.out_width
+    }
+
+    /// Where in a row of the layout stands what row `ky` of the kernel sees.
+    fn first_seen_by(&self, ky: usize) -> usize {
+        let (shift, stride) = (ky * self.lengths.conv.dilation, self.lengths.conv.stride);
+        (shift % stride * self.lines + shift / stride) * self.lengths.out_width
+    }
+
+    /// What row `ky` of the kernel sees: (inputs · kw, columns).
+    fn seen_by<'b, T: Element>(&self, ky: usize, laid_out: &'b [T]) -> View<'b, T> {
+        let entries = &laid_out[self.first_seen_by(ky)..];
+        View::strided(entries, self.lengths.row_taps(), self.columns(), self.stride())
+    }
+
+    /// Calls `f(output columns, input index of the first)` for every line of the layout, in order; no output columns and
+    /// no index where the line lies outside of the image. Input columns are the convolution's stride apart.
+    #[inline(always)]
+    fn each_line(&self, mut f: impl FnMut(std::ops::Range<usize>, usize)) {
+        let lengths = self.lengths;
+        let Conv2d { stride, padding, dilation, .. } = lengths.conv;
+        for channel in 0..lengths.inputs {
+            for kx in 0..lengths.kernel.1 {
+                let (left, right) = lengths.inside(kx, lengths.width, lengths.out_width);
+                for (phase, line) in (0..self.phases).flat_map(|phase| (0..self.lines).map(move |line| (phase, line))) {
+                    let row = (self.begin + line) * stride + phase;
+                    if row < padding || row >= padding + lengths.height || left >= right {
+                        f(0..0, 0);
+                        continue;
+                    }
+                    let column = left * stride + kx * dilation - padding;
+                    f(left..right, (channel * lengths.height + row - padding) * lengths.width + column);
+                }
+            }
+        }
+    }
+
+    /// Lays the lines of `x`, a group of an image, out: (inputs · kw, [`stride`](Self::stride)).
+    fn lay_out<T: Element>(&self, x: &[T], laid_out: &mut Vec<T>) {
+        let (width, stride) = (self.lengths.out_width, self.lengths.conv.stride);
+        laid_out.clear();
+        laid_out.reserve(self.lengths.row_taps() * self.stride());
+        self.each_line(|run, first| {
+            let end = laid_out.len() + width;
+            laid_out.resize(end - width + run.start, T::zero());
+            match stride {
+                1 => laid_out.extend_from_slice(&x[first..first + run.len()]),
+                _ => laid_out.extend(x[first..].iter().step_by(stride).take(run.len())),
+            }
+            laid_out.resize(end, T::zero());
+        });
+    }
+
+    /// Adds the gradients of a layout to that of the group of an image it was made from.
+    fn add_back<T: Element>(&self, laid_out: &[T], gx: &mut [T]) {
+        let stride = self.lengths.conv.stride;
+        let mut lines = laid_out.chunks_exact(self.lengths.out_width.max(1));
+        self.each_line(|run, first| {
+            let Some(line) = lines.next() else { return };
+            let line = &line[run];
+            match stride {
+                1 => gx[first..first + line.len()].iter_mut().zip(line).for_each(|(sum, &g)| *sum += g),
+                _ => gx[first..].iter_mut().step_by(stride).zip(line).for_each(|(sum, &g)| *sum += g),
+            }
+        });
+    }
+}
+
 fn forward<T: Element>(x: &[T], w: &[T], b: Option<&[T]>, lengths: &Lengths) -> Vec<T> {
     let images = x.len() / lengths.image().max(1);
     let threads = if images == 1 { Threads::All } else { Threads::One };
+    let rows = lengths.kernel_by_row(w);
     let fill = |i: usize, y: &mut [T]| {
         if let Some(b) = b {
             y.chunks_exact_mut(lengths.places()).zip(b).for_each(|(plane, &b)| plane.fill(b));
         }
-        lengths.forward_image(&x[i * lengths.image()..][..lengths.image()], w, y, b.is_some(), threads);
+        lengths.forward_image(&x[i * lengths.image()..][..lengths.image()], &rows, y, b.is_some(), threads);
     };
     filled_by(images * lengths.out_image(), lengths.out_image(), fill).0
 }
@@ -219,11 +300,13 @@ struct Gradients<T> {
 
 fn backward<T: Element>(x: &[T], w: &[T], g: &[T], lengths: &Lengths, want: (bool, bool)) -> Gradients<T> {
     let (image, out_image) = (lengths.image().max(1), lengths.out_image().max(1));
+    let rows = lengths.kernel_by_row(w);
     let of_images = |x: &[T], g: &[T], mut gx: Option<&mut [T]>| {
         let mut gw = want.1.then(|| zeros(w.len()));
+        let mut laid_out = Vec::new();
         for (i, (x, g)) in x.chunks(image).zip(g.chunks(out_image)).enumerate() {
             let gx = gx.as_deref_mut().map(|gx| &mut gx[i * image..][..image]);
-            lengths.backward_image(x, w, g, gx, gw.as_deref_mut());
+            lengths.backward_image(x, &rows, g, (gx, gw.as_deref_mut()), &mut laid_out);
         }
         gw
     };
@@ -244,7 +327,7 @@ fn backward<T: Element>(x: &[T], w: &[T], g: &[T], lengths: &Lengths, want: (boo
     };
     let gw = want.1.then(|| {
         let parts: Vec<Vec<T>> = parts.into_iter().flatten().collect();
-        total(parts).unwrap_or_else(|| zeros(w.len()))
+        lengths.kernel_from_rows(&total(parts).unwrap_or_else(|| zeros(w.len())))
     });
     Gradients { x: gx, w: gw }
 }
@@ -276,12 +359,9 @@ impl Convolution {
         let lengths = Lengths::new(self.0, x.shape(), w.shape())?;
         let want = (x.track_op(), w.track_op());
         for_type!(x.dtype(), T => {
-            let gradients = with_elements::<T, _>(x, |x| with_elements::<T, _>(w, |w| {
-                with_elements::<T, _>(g, |g| Ok(backward(x, w, g, &lengths, want)))
-            }))?;
-            let hand = |like: &Tensor, values: Option<Vec<T>>| match values {
-                Some(values) => hand_over(like, tensor(values, like.shape())?),
-                None => Ok(None),
+            let gradients = with_all::<T, _, 3>([x, w, g], |[x, w, g]| Ok(backward(x, w, g, &lengths, want)))?;
+            let hand = |argument: &Tensor, gradient: Option<Vec<T>>| {
+                gradient.map(|gradient| hand_over(argument, gradient)).transpose().map(Option::flatten)
             };
             Ok((hand(x, gradients.x)?, hand(w, gradients.w)?))
         })
@@ -339,8 +419,8 @@ impl CustomOp3 for Convolution {
         let (gx, gw) = self.gradients(x, w, g)?;
         let (_, channels, height, width) = g.dims4()?;
         let gb = for_type!(x.dtype(), T => {
-            tensor(with_elements::<T, _>(g, |g| Ok(channel_sums(g, channels, height * width)))?, b.shape())?
+            hand_over(b, with_elements::<T, _>(g, |g| Ok(channel_sums(g, channels, height * width)))?)?
         });
-        Ok((gx, gw, hand_over(b, gb)?))
+        Ok((gx, gw, gb))
     }
 }

@@ -1,7 +1,7 @@
 //! Cross-entropy of logits against class numbers.
 
 use super::Reduction;
-use super::element::{Element, elements, for_type, reduce, sum, tensor, vectorised, with_elements};
+use super::element::{Element, elements, for_type, reduce, sum, tensor, vectorised, with_all};
 use super::rows::{filled, zeros};
 use super::softmax::log_sum_exp;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage};
@@ -75,11 +75,11 @@ impl CustomOp1 for CrossEntropy {
     fn bwd(&self, x: &Tensor, _: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
         let (rows, classes) = x.dims2()?;
         for_type!(x.dtype(), T => {
-            let gx = with_elements::<T, _>(x, |x| with_elements::<T, _>(g, |g| Ok(match self.reduction {
+            let gx = with_all::<T, _, 2>([x, g], |[x, g]| Ok(match self.reduction {
                 Reduction::None => self.backward(x, classes, |row| g[row]),
                 Reduction::Sum => self.backward(x, classes, |_| g[0]),
                 Reduction::Mean => self.backward(x, classes, |_| g[0] / T::from_f64(rows as f64)),
-            })))?;
+            }))?;
             Ok(Some(tensor(gx, x.shape())?))
         })
     }

@@ -265,11 +265,23 @@ fn append<T: Copy>(all: &[T], dims: &[usize], strides: &[usize], offset: usize, 
 
 /// Calls `f` with a CPU tensor's elements in row-major order.
 pub fn with_elements<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => f(&elements(storage, layout)?),
-        _ => bail!("a fused operation met a tensor that is not on the CPU"),
+    with_all([tensor], |[elements]| f(elements))
+}
+
+/// Calls `f` with the elements of several CPU tensors in row-major order.
+pub fn with_all<T: WithDType, R, const N: usize>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce([&[T]; N]) -> Result<R>,
+) -> Result<R> {
+    let storages = tensors.map(Tensor::storage_and_layout);
+    let mut slices = Vec::with_capacity(N);
+    for (storage, layout) in &storages {
+        match &**storage {
+            Storage::Cpu(storage) => slices.push(elements(storage, layout)?),
+            _ => bail!("a fused operation met a tensor that is not on the CPU"),
+        }
     }
+    f(std::array::from_fn(|i| &*slices[i]))
 }
 
 /// A CPU tensor of values in row-major order.

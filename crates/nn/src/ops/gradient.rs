@@ -1,5 +1,6 @@
 //! A backward pass that hands the gradients of parameters over without adding them to zeros first.
 
+use super::element::{Element, tensor};
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, TensorId};
 use std::cell::RefCell;
@@ -34,8 +35,10 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     Ok(gradients)
 }
 
-/// What an operation returns to candle as the gradient of `argument`: nothing, if [`backward`] has taken it.
-pub fn hand_over(argument: &Tensor, gradient: Tensor) -> Result<Option<Tensor>> {
+/// What an operation returns to candle as the gradient of `argument`, given its values in row-major order: nothing, if
+/// [`backward`] has taken it.
+pub fn hand_over<T: Element>(argument: &Tensor, gradient: Vec<T>) -> Result<Option<Tensor>> {
+    let gradient = tensor(gradient, argument.shape())?;
     HANDED_OVER.with_borrow_mut(|taken| {
         let Some(taken) = taken.as_mut().filter(|_| argument.is_variable()) else { return Ok(Some(gradient)) };
         let sum = match taken.remove(&argument.id()) {

@@ -3,7 +3,7 @@
 //! With h the gradient of the argument of φ, those of x, w and b are `h w`, `hᵀ x` and the column sums of h.
 
 use super::activation::Activation;
-use super::element::{Element, elements, for_type, tensor, with_elements};
+use super::element::{Element, elements, for_type, with_elements};
 use super::gradient::hand_over;
 use super::matrix::{Threads, View, new_product, product};
 use super::rows::column_sums;
@@ -63,14 +63,14 @@ impl Linear {
             let mut gradients = [None, None, None];
             if x.track_op() {
                 let gx = with_elements::<T, _>(w, |w| Ok(new_product(view, View::new(w, outputs, inputs))))?;
-                gradients[0] = hand_over(x, tensor(gx, x.shape())?)?;
+                gradients[0] = hand_over(x, gx)?;
             }
             if w.track_op() {
                 let gw = with_elements::<T, _>(x, |x| Ok(new_product(view.t(), View::new(x, rows, inputs))))?;
-                gradients[1] = hand_over(w, tensor(gw, w.shape())?)?;
+                gradients[1] = hand_over(w, gw)?;
             }
             if let Some(b) = b.filter(|b| b.track_op()) {
-                gradients[2] = hand_over(b, tensor(column_sums(&h, outputs), outputs)?)?;
+                gradients[2] = hand_over(b, column_sums(&h, outputs))?;
             }
             Ok(gradients)
         })

@@ -2,6 +2,7 @@
 
 use super::element::Element;
 use super::rows::zeros;
+use candle_core::{Layout, Result};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
@@ -29,6 +30,17 @@ impl<'a, T: Element> View<'a, T> {
             assert!((rows - 1) * stride + columns <= entries.len(), "a matrix reaches beyond its memory");
         }
         Self { entries, rows, columns, strides: (stride, 1) }
+    }
+
+    /// A tensor's matrix over its own memory, whatever its strides.
+    pub fn of(entries: &'a [T], layout: &Layout) -> Result<Self> {
+        let ((rows, columns), entries) = (layout.shape().dims2()?, entries.get(layout.start_offset()..).unwrap_or(&[]));
+        let strides = (layout.stride()[0], layout.stride()[1]);
+        if rows > 0 && columns > 0 {
+            let last = (rows - 1) * strides.0 + (columns - 1) * strides.1;
+            assert!(last < entries.len(), "a matrix reaches beyond its memory");
+        }
+        Ok(Self { entries, rows, columns, strides })
     }
 
     /// Number of rows.

@@ -17,12 +17,13 @@ mod conv;
 mod cross_entropy;
 pub(crate) mod element;
 mod embedding;
-mod gradient;
+pub(crate) mod gradient;
 mod linear;
 mod matrix;
 mod norm;
 mod primitive;
-mod rows;
+mod product;
+pub(crate) mod rows;
 mod softmax;
 
 pub use activation::Activation;
@@ -204,6 +205,30 @@ pub fn batch_norm(
     eps: f64,
     mode: Mode,
 ) -> Result<Tensor> {
+    any_batch_norm(x, weight, bias, running, eps, mode, false)
+}
+
+/// The [`relu`] of [`batch_norm`], as one operation.
+pub fn batch_norm_relu(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    running: &RunningStatistics,
+    eps: f64,
+    mode: Mode,
+) -> Result<Tensor> {
+    any_batch_norm(x, weight, bias, running, eps, mode, true)
+}
+
+fn any_batch_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    running: &RunningStatistics,
+    eps: f64,
+    mode: Mode,
+    relu: bool,
+) -> Result<Tensor> {
     let channels = check_has_channels("batch_norm", x)?;
     check_shape("batch_norm", "weight", weight, &[channels])?;
     check_shape("batch_norm", "bias", bias, &[channels])?;
@@ -216,7 +241,8 @@ pub fn batch_norm(
         bail!("batch_norm: x has shape {:?}, but training needs at least 2 values a channel", x.dims());
     }
     if !fuses(x) {
-        return primitive::batch_norm(x, weight, bias, running, eps, mode);
+        let y = primitive::batch_norm(x, weight, bias, running, eps, mode)?;
+        return if relu { primitive::relu(&y) } else { Ok(y) };
     }
     let moments = Arc::new(OnceLock::new());
     if mode == Mode::Evaluation {
@@ -224,7 +250,7 @@ pub fn batch_norm(
         let _ = moments.set(running.moments()?);
     }
     let of_batch = mode == Mode::Training;
-    let y = x.apply_op3(weight, bias, batch_norm::BatchNorm { eps, moments: moments.clone(), of_batch })?;
+    let y = x.apply_op3(weight, bias, batch_norm::BatchNorm { eps, moments: moments.clone(), of_batch, relu })?;
     if let Some(batch) = moments.get().filter(|_| of_batch) {
         let count = (x.elem_count() / channels) as f64;
         let mean = Tensor::new(batch.mean.as_slice(), x.device())?.to_dtype(x.dtype())?;

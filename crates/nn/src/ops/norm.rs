@@ -1,6 +1,6 @@
 //! Layer norm and root-mean-square norm over the last axis.
 
-use super::element::{Element, elements, for_type, reduce, sum, sum_pairs, tensor, vectorised, with_elements};
+use super::element::{Element, elements, for_type, reduce, sum, sum_pairs, vectorised, with_all};
 use super::gradient::hand_over;
 use super::rows::{filled, total};
 use candle_core::{
@@ -99,11 +99,9 @@ fn gradients<T: Element>(
     g: &Tensor,
     eps: f64,
 ) -> Result<[Option<Tensor>; 3]> {
-    let (gx, gw, gb) = with_elements::<T, _>(x, |x| {
-        with_elements::<T, _>(weight, |w| with_elements::<T, _>(g, |g| Ok(backward(x, w, g, bias.is_some(), eps))))
-    })?;
-    let of_bias = bias.map(|bias| hand_over(bias, tensor(gb, bias.shape())?)).transpose()?.flatten();
-    Ok([hand_over(x, tensor(gx, x.shape())?)?, hand_over(weight, tensor(gw, weight.shape())?)?, of_bias])
+    let (gx, gw, gb) = with_all::<T, _, 3>([x, weight, g], |[x, w, g]| Ok(backward(x, w, g, bias.is_some(), eps)))?;
+    let of_bias = bias.map(|bias| hand_over(bias, gb)).transpose()?.flatten();
+    Ok([hand_over(x, gx)?, hand_over(weight, gw)?, of_bias])
 }
 
 impl CustomOp3 for LayerNorm {

@@ -1,6 +1,6 @@
 //! Soft-max over the last axis, and its logarithm.
 
-use super::element::{Element, elements, for_type, largest, reduce, sum, sum_pairs, tensor, vectorised, with_elements};
+use super::element::{Element, elements, for_type, largest, reduce, sum, sum_pairs, tensor, vectorised, with_all};
 use super::rows::filled;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, backend::BackendStorage};
 
@@ -87,7 +87,7 @@ impl CustomOp1 for Softmax {
     fn bwd(&self, x: &Tensor, y: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
         let width = x.dims()[x.rank() - 1];
         for_type!(x.dtype(), T => {
-            let gx = with_elements::<T, _>(y, |y| with_elements(g, |g| Ok(self.backward(y, g, width))))?;
+            let gx = with_all::<T, _, 2>([y, g], |[y, g]| Ok(self.backward(y, g, width)))?;
             Ok(Some(tensor(gx, x.shape())?))
         })
     }

@@ -1,9 +1,9 @@
 //! Adam (Kingma and Ba 2015, arXiv:1412.6980) and AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
 
-use super::state::{from_tensor, step_in_place, to_tensor, zeros_like};
-use super::{Named, Optimizer, find_like, find_steps};
-use crate::ops::element::{Element, vectorised};
-use candle_core::{CpuStorage, DType, Device, Result, Tensor, Var, backprop::GradStore};
+use super::state::{Rule, State};
+use super::{Named, Optimizer};
+use crate::ops::element::Element;
+use candle_core::{Result, Tensor, backprop::GradStore};
 
 /// What sets an Adam apart from another. The defaults are PyTorch's.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,26 +40,14 @@ impl AdamSettings {
 #[derive(Debug)]
 pub struct Adam {
     settings: AdamSettings,
-    steps: u64,
-    parameters: Vec<Moments>,
-}
-
-#[derive(Debug)]
-struct Moments {
-    name: String,
-    parameter: Var,
-    first: CpuStorage,
-    second: CpuStorage,
+    /// First and second moments.
+    state: State<2>,
 }
 
 impl Adam {
     /// Starts with zero moments. Parameters keep the order given.
     pub fn new(parameters: impl IntoIterator<Item = Named>, settings: AdamSettings) -> Result<Self> {
-        let start = |(name, parameter): Named| {
-            Ok(Moments { name, first: zeros_like(&parameter)?, second: zeros_like(&parameter)?, parameter })
-        };
-        let parameters = parameters.into_iter().map(start).collect::<Result<_>>()?;
-        Ok(Self { settings, steps: 0, parameters })
+        Ok(Self { settings, state: State::new(["exp_avg", "exp_avg_sq"], parameters)? })
     }
 
     /// The settings, with the current learning rate.
@@ -70,17 +58,8 @@ impl Adam {
 
 impl Optimizer for Adam {
     fn step(&mut self, gradients: &GradStore) -> Result<()> {
-        self.steps += 1;
-        let update = Update::new(&self.settings, self.steps);
-        for moments in &mut self.parameters {
-            if let Some(gradient) = gradients.get(&moments.parameter) {
-                match moments.parameter.dtype() {
-                    DType::F32 => update.apply::<f32>(moments, gradient)?,
-                    _ => update.apply::<f64>(moments, gradient)?,
-                }
-            }
-        }
-        Ok(())
+        let update = Update::new(&self.settings, self.state.next_step());
+        self.state.step(gradients, &update)
     }
 
     fn learning_rate(&self) -> f64 {
@@ -92,25 +71,11 @@ impl Optimizer for Adam {
     }
 
     fn state(&self) -> Result<Vec<(String, Tensor)>> {
-        let mut state = vec![("step".to_owned(), Tensor::new(self.steps as i64, &Device::Cpu)?)];
-        for moments in &self.parameters {
-            state.push((format!("exp_avg.{}", moments.name), to_tensor(&moments.first, &moments.parameter)?));
-            state.push((format!("exp_avg_sq.{}", moments.name), to_tensor(&moments.second, &moments.parameter)?));
-        }
-        Ok(state)
+        self.state.saved()
     }
 
     fn restore(&mut self, state: &[(String, Tensor)]) -> Result<()> {
-        let steps = find_steps(state)?;
-        let mut restored = Vec::with_capacity(self.parameters.len());
-        for Moments { name, parameter, .. } in &self.parameters {
-            let first = from_tensor(find_like(state, &format!("exp_avg.{name}"), parameter)?)?;
-            let second = from_tensor(find_like(state, &format!("exp_avg_sq.{name}"), parameter)?)?;
-            restored.push(Moments { name: name.clone(), parameter: parameter.clone(), first, second });
-        }
-        self.steps = steps;
-        self.parameters = restored;
-        Ok(())
+        self.state.restore(state)
     }
 }
 
@@ -141,16 +106,11 @@ impl Update {
             penalty: if decoupled { 0.0 } else { weight_decay },
         }
     }
+}
 
-    fn apply<T: Element>(&self, moments: &mut Moments, gradient: &Tensor) -> Result<()> {
-        let Moments { parameter, first, second, .. } = moments;
-        step_in_place(parameter, gradient, [first, second], |w: &mut [T], [m, v]: [&mut [T]; 2], g: &[T]| {
-            vectorised(|| self.chunk(w, m, v, g))
-        })
-    }
-
+impl Rule<2> for Update {
     #[inline(always)]
-    fn chunk<T: Element>(&self, w: &mut [T], m: &mut [T], v: &mut [T], g: &[T]) {
+    fn apply<T: Element>(&self, w: &mut [T], [m, v]: [&mut [T]; 2], g: &[T]) {
         let [rate, correction, eps, shrink, penalty] =
             [self.rate, self.correction, self.eps, self.shrink, self.penalty].map(T::from_f64);
         let (beta1, beta2) = (T::from_f64(self.betas.0), T::from_f64(self.betas.1));

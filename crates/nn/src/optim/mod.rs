@@ -7,7 +7,7 @@ mod state;
 pub use adam::{Adam, AdamSettings};
 pub use sgd::{Sgd, SgdSettings};
 
-use candle_core::{Result, Tensor, Var, backprop::GradStore, bail};
+use candle_core::{Result, Tensor, Var, backprop::GradStore};
 
 /// One step of gradient descent after another on an ordered list of named parameters.
 pub trait Optimizer {
@@ -29,35 +29,3 @@ pub trait Optimizer {
 
 /// A parameter and a name for it.
 pub type Named = (String, Var);
-
-/// The tensor `name` of a saved state.
-fn find<'a>(state: &'a [(String, Tensor)], name: &str) -> Result<&'a Tensor> {
-    match state.iter().find(|(have, _)| have == name) {
-        Some((_, tensor)) => Ok(tensor),
-        None => bail!("the optimiser's state has no tensor {name:?}"),
-    }
-}
-
-/// The tensor `name` of a saved state, as the state of `parameter`.
-fn find_like<'a>(state: &'a [(String, Tensor)], name: &str, parameter: &Var) -> Result<&'a Tensor> {
-    let tensor = find(state, name)?;
-    if tensor.dims() != parameter.dims() || tensor.dtype() != parameter.dtype() {
-        bail!(
-            "the optimiser's state {name:?} has shape {:?} and type {:?}, but it must be {:?} and {:?}",
-            tensor.dims(),
-            tensor.dtype(),
-            parameter.dims(),
-            parameter.dtype()
-        );
-    }
-    Ok(tensor)
-}
-
-/// The number of steps in a saved state.
-fn find_steps(state: &[(String, Tensor)]) -> Result<u64> {
-    let steps = find(state, "step")?.to_dtype(candle_core::DType::I64)?.to_scalar::<i64>()?;
-    match u64::try_from(steps) {
-        Ok(steps) => Ok(steps),
-        Err(_) => bail!("the optimiser's state has step {steps}, but it must not be negative"),
-    }
-}

@@ -3,8 +3,6 @@
 //! A mini-batch's Hessian is the full one plus noise. Eigenvalues of the full matrix that stand out of the noise
 //! (spikes) are pushed outwards, the others drown in the noise's bulk.
 
-use offprint_core::{Error, Result};
-
 /// Symmetric noise with independent entries added to a matrix (Wigner): P × P, entries of variance `variance`/P, so that
 /// its eigenvalues fill a semicircle of radius 2 √variance.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,15 +35,32 @@ impl AdditiveNoise {
     /// with weights of sum 1: λ + variance · g(λ), g(λ) = ∫ dμ(x)/(λ − x). `None` where the spike drowns, which is
     /// where variance · ∫ dμ(x)/(λ − x)² reaches 1.
     pub fn spike_over(self, lambda: f64, bulk: &[(f64, f64)]) -> Option<f64> {
-        let spread: f64 = bulk.iter().map(|(x, weight)| weight / (lambda - x).powi(2)).sum();
         // Also false where the spike lies on a place of the bulk and the sum is infinite or NaN.
-        if self.variance * spread < 1.0 {
-            let g: f64 = bulk.iter().map(|(x, weight)| weight / (lambda - x)).sum();
-            Some(lambda + self.variance * g)
-        } else {
-            None
-        }
+        (self.variance * spread(lambda, bulk) < 1.0).then(|| lambda + self.variance * stieltjes(lambda, bulk))
     }
+
+    /// The largest eigenvalue of the noise added to a matrix with the spectrum `bulk`: x + variance · g(x) at the x
+    /// above the bulk where variance · ∫ dμ(t)/(x − t)² is 1. With the whole bulk at zero it is [`Self::edge`].
+    pub fn edge_over(self, bulk: &[(f64, f64)]) -> f64 {
+        let highest = bulk.iter().fold(f64::NEG_INFINITY, |highest, (place, _)| highest.max(*place));
+        // Weights sum to 1, so the spread has fallen to 1/variance at √variance above the highest place.
+        let (mut low, mut high) = (highest, highest + self.variance.sqrt());
+        while low < (low + high) / 2.0 && (low + high) / 2.0 < high {
+            let middle = (low + high) / 2.0;
+            if self.variance * spread(middle, bulk) > 1.0 { low = middle } else { high = middle }
+        }
+        if high > highest { high + self.variance * stieltjes(high, bulk) } else { highest }
+    }
+}
+
+/// g(x) = ∫ dμ(t)/(x − t).
+fn stieltjes(x: f64, bulk: &[(f64, f64)]) -> f64 {
+    bulk.iter().map(|(place, weight)| weight / (x - place)).sum()
+}
+
+/// ∫ dμ(t)/(x − t)².
+fn spread(x: f64, bulk: &[(f64, f64)]) -> f64 {
+    bulk.iter().map(|(place, weight)| weight / (x - place).powi(2)).sum()
 }
 
 /// A covariance estimated from few samples (Marchenko–Pastur): B samples in P dimensions of population variance
@@ -64,6 +79,11 @@ impl MultiplicativeNoise {
         self.variance * (1.0 + self.ratio.sqrt()).powi(2)
     }
 
+    /// The lower edge of the bulk, σ² (1 − √q)², and 0 where the batch has fewer samples than dimensions.
+    pub fn lower_edge(self) -> f64 {
+        if self.ratio < 1.0 { self.variance * (1.0 - self.ratio.sqrt()).powi(2) } else { 0.0 }
+    }
+
     /// Where a spike `lambda` above σ² goes: λ (1 + q σ²/(λ − σ²)) if λ > σ² (1 + √q), and the edge otherwise.
     pub fn spike(self, lambda: f64) -> f64 {
         match lambda > self.variance * (1.0 + self.ratio.sqrt()) {
@@ -71,20 +91,6 @@ impl MultiplicativeNoise {
             false => self.edge(),
         }
     }
-}
-
-/// 𝔟, the batch size that counts for the variance of a mean over `batch` of `total` samples: B/(1 − B/N) where they are
-/// drawn without replacement (infinite for the whole set), B with.
-///
-/// # Errors
-/// `batch` = 0 or, without replacement, above `total`.
-pub fn effective_batch(batch: usize, total: usize, replacement: bool) -> Result<f64> {
-    if batch == 0 || (!replacement && batch > total) || total == 0 {
-        let allowed = if replacement { "at least 1".into() } else { format!("between 1 and the {total} samples") };
-        return Err(Error::parameter("batch_size", batch, allowed));
-    }
-    let (b, n) = (batch as f64, total as f64);
-    Ok(if replacement { b } else { b * n / (n - b) })
 }
 
 #[cfg(test)]
@@ -138,6 +144,17 @@ mod tests {
         assert!((expected - (4.0 + 0.125 + 1.0 / 6.0)).abs() < 1e-12);
         assert!((values[p - 1] / expected - 1.0).abs() < 0.03, "{} {expected}", values[p - 1]);
         assert_eq!(law.spike_over(1.2, &bulk), None);
+        // Without the spike the edge is the largest eigenvalue.
+        matrix[[p - 1, p - 1]] -= 4.0;
+        let (values, _) = eigh(matrix.view()).unwrap();
+        assert!(
+            (values[p - 1] / law.edge_over(&bulk) - 1.0).abs() < 0.03,
+            "{} {}",
+            values[p - 1],
+            law.edge_over(&bulk)
+        );
+        assert!((law.edge_over(&[(0.0, 1.0)]) - law.edge()).abs() < 1e-9);
+        assert_eq!(AdditiveNoise { variance: 0.0 }.edge_over(&bulk), 1.0);
         // Over a bulk at zero it is the plain law.
         assert_eq!(law.spike_over(3.0, &[(0.0, 1.0)]), Some(law.spike(3.0)));
     }
@@ -160,17 +177,6 @@ mod tests {
             );
             assert!((values[p - 2] / law.edge() - 1.0).abs() < 0.06, "{ratio}: {} {}", values[p - 2], law.edge());
             assert_eq!(law.spike(1.0 + 0.9 * ratio.sqrt()), law.edge());
-        }
-    }
-
-    #[test]
-    fn batches_count_for_more_without_replacement() {
-        assert_eq!(effective_batch(10, 100, true).unwrap(), 10.0);
-        assert!((effective_batch(50, 100, false).unwrap() - 100.0).abs() < 1e-12);
-        assert_eq!(effective_batch(100, 100, false).unwrap(), f64::INFINITY);
-        assert_eq!(AdditiveNoise { variance: 1.0 / f64::INFINITY }.spike(3.0), 3.0);
-        for (batch, total, replacement) in [(0, 10, true), (11, 10, false), (1, 0, true)] {
-            assert!(effective_batch(batch, total, replacement).unwrap_err().to_string().starts_with("batch_size"));
         }
     }
 }

@@ -4,6 +4,8 @@
 //! A training step is a forward pass, a backward pass and a step of Adam. One piece of work is [`STEPS`] of them, and
 //! its answer their losses: after the first step these depend on every gradient.
 
+mod derivatives;
+
 use crate::ops::{self, Activation, Conv2d, Mask, Mode, Reduction, RunningStatistics};
 use crate::optim::{Adam, AdamSettings, Optimizer};
 use candle_core::{DType, Device, Tensor, Var};
@@ -25,6 +27,9 @@ pub fn cases(seed: u64) -> Result<Vec<Case>> {
         training("transformer", "4 layers, d 256, 8 heads, 128 tokens, batch of 16", 0.95, &TRANSFORMER, &streams)?,
         training("convnet", "3 stages of 16, 32, 64 channels, 32 × 32, batch of 64", 1.1, &CONVNET, &streams)?,
         inference(&streams)?,
+        derivatives::pinn::<f32>("pinn-f32", seed)?,
+        derivatives::pinn::<f64>("pinn-f64", seed)?,
+        derivatives::hessian_product(seed)?,
     ])
 }
 
@@ -158,7 +163,7 @@ const CONVNET: Network = Network {
         for (_, outputs, stride) in CONVOLUTIONS {
             let y = ops::conv2d(&x, p.next(), None, &Conv2d { stride, ..Conv2d::same(3) })?;
             let running = RunningStatistics::new(outputs, DType::F32, &Device::Cpu)?;
-            x = ops::relu(&ops::batch_norm(&y, p.next(), p.next(), &running, 1e-5, Mode::Training)?)?;
+            x = ops::batch_norm_relu(&y, p.next(), p.next(), &running, 1e-5, Mode::Training)?;
         }
         p.linear(&x.flatten_from(2)?.mean(2)?)
     },
