@@ -7,8 +7,10 @@
 //! ([`KroneckerInverse`]), M-FAC ([`mfac`]). [`network`] makes operators of networks' losses. [`batch_hessian`] tells
 //! where sampling noise moves extreme eigenvalues, and what learning rates follow.
 
+mod basis;
 pub mod batch_hessian;
 mod hutchinson;
+pub mod influence;
 mod inverse;
 mod kernel;
 mod kronecker;
@@ -25,7 +27,7 @@ pub mod wide;
 
 pub use hutchinson::{diagonal, trace};
 pub use inverse::Inverse;
-pub use kronecker::{Damping, KroneckerFactors, KroneckerInverse, KroneckerLayer, LayerPlace};
+pub use kronecker::{Damping, KroneckerFactors, KroneckerInverse, KroneckerLayer, KroneckerParts, LayerPlace};
 pub use lanczos::{Deflated, Lanczos, Ritz, lanczos};
 pub use operator::{EmpiricalFisher, Explicit, LinearOperator, Product, Shifted};
 pub use power::{Eigenpair, power_iteration};
@@ -37,5 +39,9 @@ use offprint_core::Paper;
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![offprint_core::paper!("mfac", mfac::Mfac), offprint_core::paper!("batch_hessian", batch_hessian::BatchHessian)]
+    vec![
+        offprint_core::paper!("mfac", mfac::Mfac),
+        offprint_core::paper!("batch_hessian", batch_hessian::BatchHessian),
+        offprint_core::paper!("influence", influence::Influence),
+    ]
 }

@@ -4,8 +4,10 @@ mod characters;
 mod digits;
 mod labelled;
 mod points;
+mod sequences;
 
 pub use characters::Characters;
 pub use digits::{Digits, digits};
 pub use labelled::{labelled, unlabelled};
 pub use points::{gaussian_mixture, ring_of_gaussians, swiss_roll, two_moons};
+pub use sequences::{Sequence, read_sequences, sequence_batch};

@@ -35,6 +35,18 @@ impl LossFunction<'_> {
         self.pull_back(&outputs, w)
     }
 
+    /// The value and the gradient (d) of any function of the outputs: `function` gives its value at the outputs and its
+    /// gradient in them, of their shape.
+    pub fn gradient_through<T: Real>(
+        &self,
+        batch: &Batch,
+        function: impl FnOnce(&Tensor) -> Result<(f64, Tensor)>,
+    ) -> Result<(f64, Vec<T>)> {
+        let outputs = self.outputs(batch)?;
+        let (value, w) = function(&outputs.detach())?;
+        Ok((value, self.pull_back(&outputs, &w)?))
+    }
+
     /// The generalised Gauss–Newton matrix times `v` (d): (1/n) Σᵢ Jᵢᵀ ∇²_f ℓᵢ Jᵢ v.
     pub fn gauss_newton_product<T: Real>(&self, batch: &Batch, v: &[T]) -> Result<Vec<T>> {
         self.through_outputs(batch, v, |outputs, moved| {
