@@ -21,19 +21,25 @@ pub fn list(papers: &[Paper], args: &ArgMatches) -> Result<()> {
         return Ok(());
     }
     let (s, mut text) = (style(false), String::new());
+    // Names stand in a column of their own; everything else is set off by it.
+    let names = cards.iter().map(|card| card.slug.len()).max().unwrap_or(0);
+    let margin = names + 4;
     for (i, card) in cards.iter().enumerate() {
         if i == 0 || cards[i - 1].field != card.field {
             text += &format!("{}{}\n", if i > 0 { "\n" } else { "" }, s.bold(&card.field));
         }
         let claims = format!("{} claims", card.claims.len());
-        let facts = s.dim(format!("{} · {} · {claims}", card.venue, card.year));
+        let year = card.year.to_string();
+        let published = if card.venue.contains(&year) { card.venue.clone() } else { format!("{} {year}", card.venue) };
+        let facts = s.dim(format!("{published} · {claims}"));
         text += &format!(
-            "  {} {}\n               {}\n",
-            s.bold(format!("{:<12}", card.slug)),
-            card.title,
-            wrap(&card.summary, write::width(), 15)
+            "  {}  {}\n{:margin$}{}\n{:margin$}{facts}\n",
+            s.bold(format!("{:<names$}", card.slug)),
+            wrap(&card.title, write::width(), margin),
+            "",
+            wrap(&card.summary, write::width(), margin),
+            ""
         );
-        text += &format!("               {facts}\n");
     }
     if cards.is_empty() {
         text = format!("No paper matches. `offprint papers` lists all {}.\n", papers.len());
