@@ -64,7 +64,7 @@ impl LinearOperator for Explicit<'_> {
 
     fn apply(&self, x: &[f64], y: &mut [f64]) -> Result<()> {
         if self.matrix.is_standard_layout() {
-            y.copy_from_slice(&wide::times(self.matrix, x));
+            wide::times_rows(self.matrix, x, y);
         } else {
             self.matrix.dot(&ndarray::aview1(x)).iter().zip(y).for_each(|(a, y)| *y = *a);
         }
