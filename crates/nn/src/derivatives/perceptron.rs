@@ -26,7 +26,7 @@ const ROWS: usize = 128;
 
 /// A perceptron's activations and gradients on a batch, ready for products with its curvature there.
 ///
-/// A product costs six products of matrices a layer (three for Gauss–Newton): twice a gradient. Memory: four numbers a
+/// A product costs six products of matrices a layer (four for Gauss–Newton): twice a gradient. Memory: four numbers a
 /// unit and sample.
 #[derive(Debug)]
 pub struct PerceptronCurvature(Precision);
