@@ -136,11 +136,11 @@ fn unet() -> PictureConfig {
 fn a_unet_learns_two_pictures_and_reads_back_from_its_file() {
     let path = Path::Gaussian(Schedule::Edm);
     let data = Array2::from_shape_fn((2, 16), |(i, j)| if (j % 4 < 2) == (i == 0) { 0.5 } else { -0.5 });
-    let plan = Plan { ema: None, ..Plan::new(150, offprint_nn::train::Schedule::cosine()) };
-    let recipe = Recipe { shape: unet().into(), batch: 32, plan, ..Recipe::edm(16, 0, path.clone(), 150) };
+    let plan = Plan { ema: None, ..Plan::new(80, offprint_nn::train::Schedule::cosine()) };
+    let recipe = Recipe { shape: unet().into(), batch: 16, plan, ..Recipe::edm(16, 0, path.clone(), 80) };
     let (network, losses) = fit(&recipe, data.view(), None, 0, &Progress::silent()).unwrap();
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-    assert!(mean(&losses[130..]) < 0.6 * mean(&losses[..20]), "{} {}", mean(&losses[..20]), mean(&losses[130..]));
+    assert!(mean(&losses[60..]) < 0.8 * mean(&losses[..20]), "{} {}", mean(&losses[..20]), mean(&losses[60..]));
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("unet.safetensors");
     network.save(&file).unwrap();
@@ -152,8 +152,8 @@ fn a_unet_learns_two_pictures_and_reads_back_from_its_file() {
     let v = normals(2, 16, Streams::new(2).stream("v"), 0);
     let slope = model.jacobian_product(data.view(), 0.5, v.view()).unwrap();
     let ask = |h: f64| model.denoise((&data + &(&v * h)).view(), 0.5).unwrap();
-    let coarse = (ask(0.02) - ask(-0.02)) / 0.04;
-    assert!(slope.iter().zip(&coarse).all(|(a, b)| (a - b).abs() < 0.02 * (1.0 + b.abs())));
+    let coarse = (ask(3e-3) - ask(-3e-3)) / 6e-3;
+    assert!(slope.iter().zip(&coarse).all(|(a, b)| (a - b).abs() < 0.03 * (1.0 + b.abs())));
     let conditional = Expected { conditional: true, ..Expected::default() };
     assert!(open(&file, None, &conditional).unwrap_err().to_string().contains("classes 0"));
     let reading: Reading = "predicts=eps".parse().unwrap();

@@ -1,6 +1,7 @@
 //! PFGM++: its law, its field, its errors, and what its door refuses.
 
-use ndarray::{Array2, array};
+use ndarray::{Array2, Array3, array};
+use offprint_core::artifact::Artifact;
 use offprint_core::random::Streams;
 use offprint_core::{Progress, Report, Run};
 use offprint_generate::exact::ExactEmpirical;
@@ -346,6 +347,26 @@ fn a_run_on_a_table_trains_samples_and_quantises() {
     for name in ["samples-D8.npy", "samples-Dinf.npy", "paths-D8.npy"] {
         assert!(report.files.iter().any(|f| f == name), "{name}");
     }
+}
+
+#[test]
+fn pictures_are_learned_by_a_unet() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("images.npy");
+    let images = Array3::from_shape_fn((6, 4, 4), |(n, i, j)| f64::from(u8::from((i + n) % 4 < 2)) + 0.1 * j as f64);
+    Artifact::Array(images.into()).write(&file).unwrap();
+    let parameters = |train: u64| {
+        json!({
+            "data": file.display().to_string(), "added": ["inf"], "train": train, "unet": true, "samples": 4, "alphas": [0],
+            "steps": [3], "bits": [4],
+        })
+    };
+    let report = run(parameters(2)).unwrap();
+    assert!(report.figures.iter().any(|(name, _)| name == "samples"));
+    assert!(run(parameters(0)).unwrap_err().to_string().contains("--train"));
+    let (_kept, file) = plane();
+    let message = run(json!({"data": file, "train": 2, "unet": true})).unwrap_err().to_string();
+    assert!(message.contains("no pictures"), "{message}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl From<PictureConfig> for Shape {
 #[derive(Debug, Clone)]
 pub(super) enum Net {
     Perceptron(TimedMlp),
-    Pictures(PictureNet),
+    Pictures(Box<PictureNet>),
     #[cfg(feature = "onnx")]
     Onnx(OnnxNet),
 }
@@ -62,7 +62,7 @@ pub(super) enum Net {
 impl Net {
     pub fn new(shape: &Shape, weights: &Weights) -> Result<Self> {
         Ok(match shape {
-            Shape::UNet(config) => Self::Pictures(PictureNet::new(config, weights)?),
+            Shape::UNet(config) => Self::Pictures(Box::new(PictureNet::new(config, weights)?)),
             Shape::Perceptron(config) => Self::Perceptron(TimedMlp::new(config, weights)?),
         })
     }

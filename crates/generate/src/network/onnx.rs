@@ -114,7 +114,7 @@ impl OnnxNet {
         let origin = file.display().to_string();
         let bad = |problem: String| Error::input(origin.clone(), problem);
         let graph = proto.graph.as_ref().ok_or_else(|| bad("is not an ONNX model: it has no graph".into()))?;
-        stays_inside(graph).map_err(&bad)?;
+        stays_inside(graph).and_then(|()| holds_its_numbers(graph)).map_err(&bad)?;
         let ports = ports(graph).map_err(&bad)?;
         let roles = roles(&ports, &reading.inputs).map_err(&bad)?;
         let folder = file.parent().and_then(Path::to_str);
@@ -275,13 +275,31 @@ fn class(code: f32, classes: usize) -> usize {
     if code < 0.0 { classes } else { code as usize }
 }
 
+/// All weights: those with a name, and constants.
+fn weights(graph: &pb::GraphProto) -> impl Iterator<Item = &pb::TensorProto> {
+    let constants = graph.node.iter().flat_map(|node| &node.attribute).filter_map(|attribute| attribute.t.as_ref());
+    graph.initializer.iter().chain(constants)
+}
+
 /// Refuses weights that a file wants to take from outside its own folder.
 fn stays_inside(graph: &pb::GraphProto) -> std::result::Result<(), String> {
-    let places =
-        graph.initializer.iter().flat_map(|tensor| &tensor.external_data).filter(|entry| entry.key == "location");
-    for place in places {
+    for place in weights(graph).flat_map(|tensor| &tensor.external_data).filter(|entry| entry.key == "location") {
         if !Path::new(&place.value).components().all(|part| matches!(part, Component::Normal(_))) {
             return Err(format!("wants weights from \"{}\", outside its folder", place.value));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses weights that claim more numbers than the file holds: room would be made for them.
+fn holds_its_numbers(graph: &pb::GraphProto) -> std::result::Result<(), String> {
+    for tensor in weights(graph).filter(|tensor| tensor.external_data.is_empty()) {
+        let wanted = tensor.dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(usize::try_from(dim).ok()?));
+        let words = tensor.float_data.len() + tensor.int32_data.len() + tensor.int64_data.len();
+        let held = tensor.raw_data.len() + words + tensor.double_data.len() + tensor.uint64_data.len();
+        // A number takes a byte at least, but for the strings that no network has.
+        if wanted.is_none_or(|wanted| wanted > held + tensor.string_data.len()) {
+            return Err(format!("has the weight \"{}\" of shape {:?}, but not its numbers", tensor.name, tensor.dims));
         }
     }
     Ok(())

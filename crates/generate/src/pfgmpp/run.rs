@@ -3,7 +3,7 @@
 use super::{Augmentation, Protocol, Scaled, view, with_quantised};
 use crate::exact::ExactEmpirical;
 use crate::metrics::{DIRECTIONS, directions, sliced_wasserstein};
-use crate::network::{Expected, Network, Reading, Recipe, fit, open};
+use crate::network::{Expected, Network, PictureConfig, Reading, Recipe, fit, open};
 use crate::pictures::{DIGIT, Shown};
 use crate::sample::named;
 use crate::{Denoiser, Grid, Path, Sampler, Schedule};
@@ -34,6 +34,9 @@ pub struct PfgmppParams {
     #[arg(long, default_value_t = 0)]
     #[schemars(range(max = 10_000_000), extend("unit" = "steps"))]
     pub train: u64,
+    /// Train a U-Net that sees points as pictures in place of a perceptron: for images, or points with a --width
+    #[arg(long)]
+    pub unet: bool,
     /// Rows of the data over which training targets are averaged, the stable-target variant; 1 takes single points, as
     /// PFGM++ does
     #[arg(long, default_value_t = 1)]
@@ -120,6 +123,9 @@ impl Params for PfgmppParams {
             let allowed = format!("0 with {}, which asks the model before the state is perturbed", self.sampler);
             return Err(Error::parameter("alphas", format!("{:?}", self.alphas), allowed));
         }
+        if self.unet && self.train == 0 {
+            return Err(Error::parameter("unet", "without steps", "given with --train, the steps of its training"));
+        }
         if self.model.is_some() && self.train > 0 {
             return Err(Error::parameter("train", self.train, "0 with --model, which is trained"));
         }
@@ -167,7 +173,7 @@ impl Method for Pfgmpp {
 
     fn run(params: &PfgmppParams, run: &mut Run) -> Result<()> {
         let (data, shown) = read(params)?;
-        let models = models(params, run, &data)?;
+        let models = models(params, run, (&data, shown.map(|shown| shown.picture)))?;
         let judge = Judge::new(run, data.points.view());
         run.metric("data: points", data.points.nrows() as f64, "");
         run.metric("data: components", data.points.ncols() as f64, "");
@@ -219,7 +225,11 @@ fn read(params: &PfgmppParams) -> Result<(Scaled, Option<Shown>)> {
     Ok((named?, shown))
 }
 
-fn models(params: &PfgmppParams, run: &mut Run, data: &Scaled) -> Result<Vec<(Augmentation, Model)>> {
+fn models(
+    params: &PfgmppParams,
+    run: &mut Run,
+    (data, picture): (&Scaled, Option<Picture>),
+) -> Result<Vec<(Augmentation, Model)>> {
     let points = data.points.view();
     if let Some(file) = &params.model {
         let expected = Expected { dim: Some(points.ncols()), ..Expected::default() };
@@ -241,11 +251,21 @@ fn models(params: &PfgmppParams, run: &mut Run, data: &Scaled) -> Result<Vec<(Au
         models.push((
             added,
             if params.train > 0 {
+                let usual = Recipe::edm(points.ncols(), 0, added.path(), params.train);
+                let shape = match (params.unet, picture) {
+                    (false, _) => usual.shape.clone(),
+                    (true, Some(picture)) => PictureConfig::small(picture)?.into(),
+                    (true, None) => {
+                        let allowed = "left out, or given with images or a --width: the data are no pictures";
+                        return Err(Error::parameter("unet", "given", allowed));
+                    }
+                };
                 let recipe = Recipe {
+                    shape,
                     reference: params.reference,
                     // At small D single points lie arbitrarily far out.
-                    plan: Plan { clip: Some(1.0), ..Recipe::edm(points.ncols(), 0, added.path(), params.train).plan },
-                    ..Recipe::edm(points.ncols(), 0, added.path(), params.train)
+                    plan: Plan { clip: Some(1.0), ..usual.plan.clone() },
+                    ..usual
                 };
                 let (network, losses) = fit(&recipe, points, None, run.seed(), &run.progress())?;
                 run.metric(&format!("D = {added}: loss at the end"), tail_mean(&losses), "");
