@@ -59,7 +59,7 @@ def mixture(inputs, settings):
     return lambda: sample(start, settings["steps"], denoise)
 
 
-FREQUENCIES = torch.logspace(0, 2, 16)
+FREQUENCIES = torch.logspace(0, 2, 16, dtype=torch.float64)
 
 
 def coefficients(tau):
