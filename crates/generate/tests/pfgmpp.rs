@@ -361,7 +361,7 @@ fn pictures_are_learned_by_a_unet() {
             "steps": [3], "bits": [4],
         })
     };
-    let report = run(parameters(2)).unwrap();
+    let report = run(parameters(1)).unwrap();
     assert!(report.figures.iter().any(|(name, _)| name == "samples"));
     assert!(run(parameters(0)).unwrap_err().to_string().contains("--train"));
     let (_kept, file) = plane();
