@@ -126,8 +126,8 @@ fn a_learned_variance_lies_between_both_ends() {
     let denoised = model.denoise(y.view(), from.tau).unwrap();
     let step = |share: f64| {
         let share = Array2::from_elem(y.dim(), share);
-        let mut noise = Noise::new(stream(), 500, 3);
-        learned_variance_step(y.view(), denoised.view(), share.view(), (from, to), (0, &mut noise)).unwrap()
+        let noise = Noise::new(stream());
+        learned_variance_step(y.view(), denoised.view(), share.view(), (from, to), (0, &noise)).unwrap()
     };
     // The lower end is the posterior's variance: the ancestral sampler's.
     let one = Grid::of_times(&Schedule::vp_linear(), &[from.t, to.t]).unwrap();

@@ -3,7 +3,8 @@
 use super::choice::{AnySampler, Choice, sampler};
 use super::trial::{Trial, reevaluating};
 use super::{CascadePolynomial, DcSampler, DcSolver, Found, Ratios, Reference, Search, Setting, view};
-use crate::network::DigitsData;
+use crate::network::{DigitsData, Reading};
+use crate::pictures::Shown;
 use crate::{Grid, Schedule, check, normals};
 use ndarray::{Array2, Array3, Ix3};
 use offprint_core::artifact::Metadata;
@@ -53,9 +54,13 @@ pub struct DcSolverParams {
     #[arg(long, value_enum, default_value_t = Task::Sample)]
     pub task: Task,
     /// Model: digits (a built-in network), mixture (built in, exact, 64 dimensions), a mixture .json {"weights", "means",
-    /// "covs"}, or a network .safetensors that was trained here
+    /// "covs"}, a network .safetensors that was trained here (perceptron or U-Net), or .onnx that was exported anywhere
     #[arg(long, default_value = "digits")]
     pub model: String,
+    /// What an .onnx model means, as in predicts=eps,schedule=scaled-linear,time=index,shape=3x32x32: each word wrong is
+    /// answered with those that there are; words in the file's metadata under "offprint" need not be repeated
+    #[arg(long, value_name = "WORDS")]
+    pub onnx: Option<Reading>,
     /// Condition: components of the mixture, or classes that the points are dealt out to in turn, separated by commas;
     /// if none are given the built-in models take their own and others are not conditioned
     #[arg(long, value_delimiter = ',')]
@@ -92,7 +97,7 @@ pub struct DcSolverParams {
     #[arg(long, default_value_t = 50)]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub samples: usize,
-    /// Starting noises x of the samples (n, d) in place of drawn ones
+    /// Starting noises x of the samples (n, d), or (n, h, w, c), in place of drawn ones
     #[arg(long)]
     pub start: Option<Source>,
     /// Trajectories (NFE + 1, n, d) of x to search on, the noises first, in place of computed ones; takes one --nfe
@@ -165,7 +170,7 @@ impl Method for DcSolver {
 
     fn run(params: &DcSolverParams, run: &mut Run) -> Result<()> {
         let schedule = schedule(params)?;
-        let choice = Choice::open(&params.model, &params.condition, run.streams())?;
+        let choice = Choice::open(&params.model, params.onnx.as_ref(), &params.condition, run.streams())?;
         let (sampler, search) = sampler(&params.sampler, &schedule)?;
         let search = Search { degree: params.degree, ..search };
         let plan = Plan { params, schedule, choice, sampler, search };
@@ -216,7 +221,7 @@ impl Plan<'_> {
         match &self.params.start {
             None => Ok(normals(self.params.samples, d, run.stream("noises"), 0)),
             Some(source) => {
-                let start = source.matrix()?;
+                let start = source.points()?.values;
                 check::dimension(&source.to_string(), start.view(), "the model", d)?;
                 Ok(start)
             }
@@ -321,11 +326,20 @@ impl Plan<'_> {
         if run_of_first(self.params, nfe) {
             let along = [trial.errors_along(&self.sampler)?, trial.errors_along(&compensated)?];
             run.figure("steps", view::steps(&ratios, &along));
-            match self.params.model.as_str() {
-                "digits" => {
+            match (self.params.model.as_str(), self.choice.picture()) {
+                ("digits", _) => {
                     let data = DigitsData::new();
                     let ink = |x: &Array2<f64>| data.to_ink(x);
-                    run.figure("samples", view::digits(nfe, [&ink(&plain), &ink(&better), &ink(&reference)]));
+                    run.figure(
+                        "samples",
+                        view::pictures(nfe, [&ink(&plain), &ink(&better), &ink(&reference)], Shown::digits()),
+                    );
+                }
+                (_, Some(picture)) => {
+                    run.figure(
+                        "samples",
+                        view::pictures(nfe, [&plain, &better, &reference], Shown::light(picture, &reference)),
+                    );
                 }
                 _ if reference.ncols() >= 2 && reference.nrows() >= 2 => {
                     run.figure("samples", view::plane(nfe, [&plain, &better, &reference])?);

@@ -6,7 +6,7 @@ use super::{
     Cooling, Corrector, DoubleWell, Energy, Lattice, Length, LennardJones, Linear, Particles, Product, Ramp, Reward,
     Scheme, Settings, Target, Tempered, Tilted, When, cool, pair_distances, read_xyz, view,
 };
-use crate::network::Digits8;
+use crate::network::{Digits8, Reading};
 use crate::{Grid, Schedule};
 use clap::ValueEnum;
 use ndarray::{Array1, Array2, ArrayView2, array};
@@ -29,10 +29,15 @@ pub struct FeynmanKacParams {
     /// What is sampled
     #[arg(long, value_enum, default_value_t = Task::Anneal)]
     pub task: Task,
-    /// The model q (guide: the unconditional one): a mixture .json {"weights", "means", "covs"}, a trained network
-    /// .safetensors, or points, one a row (.npy, .csv, …), taken as a kernel density; each task has a built-in example
+    /// The model q (guide: the unconditional one): a mixture .json {"weights", "means", "covs"}, a network .safetensors
+    /// that was trained here or .onnx that was exported anywhere, or points, one a row (.npy, .csv, a folder of .png), taken
+    /// as a kernel density; each task has a built-in example
     #[arg(long, default_value = "builtin")]
     pub model: Source,
+    /// What an .onnx model means, as in predicts=eps,schedule=scaled-linear,time=index,shape=3x32x32: each word wrong is
+    /// answered with those that there are; words in the file's metadata under "offprint" need not be repeated
+    #[arg(long, value_name = "WORDS")]
+    pub onnx: Option<Reading>,
     /// The second model (product: the other expert; guide: the conditional one)
     #[arg(long, default_value = "builtin")]
     pub other: Source,
@@ -268,7 +273,7 @@ impl FeynmanKacParams {
     /// The models: one or two.
     fn models(&self) -> Result<Vec<Loaded>> {
         let known = |model| Loaded::Known(Box::new(model));
-        let own = |class| read(&self.model, self.bandwidth, class);
+        let own = |class| read(&self.model, self.onnx.as_ref(), self.bandwidth, class);
         Ok(match (self.task, self.model.is_builtin()) {
             (Task::Anneal, true) => vec![known(line()?)],
             (Task::Reward, true) => vec![known(ring()?)],
@@ -282,7 +287,7 @@ impl FeynmanKacParams {
             (Task::Anneal | Task::Reward | Task::Cool, _) => vec![own(self.class)?],
             (Task::Guide, false) if self.other.is_builtin() => vec![own(None)?, own(self.class)?],
             (Task::Product | Task::Guide, false) => {
-                vec![own(None)?, read(&self.other, self.bandwidth, self.class)?]
+                vec![own(None)?, read(&self.other, self.onnx.as_ref(), self.bandwidth, self.class)?]
             }
         })
     }
@@ -351,7 +356,10 @@ impl Method for FeynmanKac {
             ));
         }
         let spread = models.iter().map(Loaded::spread).fold(0.0, f64::max);
-        let highest = params.highest.unwrap_or(if params.model.is_builtin() { 20.0 } else { 20f64.max(10.0 * spread) });
+        let highest = params.highest.unwrap_or_else(|| {
+            let usual = if params.model.is_builtin() { 20.0 } else { 20f64.max(10.0 * spread) };
+            usual.min(models.iter().map(Loaded::highest).fold(f64::INFINITY, f64::min))
+        });
         let mut grid = Grid::karras(&Schedule::Edm, params.steps, params.lowest, highest, params.rho)?;
         if params.denoise {
             grid = grid.with_final_denoising();

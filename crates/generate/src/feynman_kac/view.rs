@@ -2,9 +2,10 @@
 
 use super::{Lattice, Particles};
 use crate::network::DigitsData;
-use ndarray::{Array2, ArrayView2};
+use crate::pictures::Shown;
+use ndarray::{Array2, ArrayView2, Axis as Along};
 use offprint_core::Figure;
-use offprint_core::figure::{Axis, HeatMap, ImageGrid, Layer, Palette, Plot};
+use offprint_core::figure::{Axis, HeatMap, Layer, Palette, Plot};
 use offprint_math::stats::quantile;
 
 /// Columns of a map of the way, and its rows.
@@ -206,16 +207,8 @@ pub(super) fn digits(draws: &Array2<f64>, unweighted: &Array2<f64>, name: &str) 
     let grid = |title: &str, points: &Array2<f64>| {
         let ink = data.to_ink(points);
         let count = ink.nrows().min(40);
-        let image = |i: usize| ink.row(i * ink.nrows() / count).iter().map(|v| (255.0 * (1.0 - v)) as u8).collect();
-        ImageGrid {
-            title: title.into(),
-            height: 8,
-            width: 8,
-            channels: 1,
-            per_row: 8,
-            images: (0..count).map(image).collect(),
-            labels: Vec::new(),
-        }
+        let some: Vec<usize> = (0..count).map(|i| i * ink.nrows() / count).collect();
+        Shown::digits().grid(title, ink.select(Along(0), &some).view(), 8)
     };
     Figure::new("Digits", "Draws of the corrected law, and of the same process without weights.")
         .columns(2)

@@ -1,9 +1,10 @@
 //! The figures of a run.
 
 use super::{ExactFields, Generated};
-use ndarray::{Array2, ArrayView2, Axis as Along};
-use offprint_core::figure::{Axis, HeatMap, ImageGrid, Layer, Palette, Plot};
-use offprint_core::{Figure, Result};
+use crate::pictures::Shown;
+use ndarray::{Array2, ArrayView2, Axis as Along, s};
+use offprint_core::figure::{Axis, HeatMap, Layer, Palette, Plot};
+use offprint_core::{Figure, Picture, Result};
 
 /// Points of a cloud that are drawn.
 const DRAWN: usize = 2500;
@@ -97,30 +98,18 @@ pub(super) fn plane(start: ArrayView2<'_, f64>, target: ArrayView2<'_, f64>, run
     figure
 }
 
-/// Points as square grey images over time: one point a row.
-pub(super) fn images(run: &Generated, name: &str) -> Figure {
+/// Points as pictures over time: one point a row.
+pub(super) fn pictures(run: &Generated, name: &str, picture: Picture) -> Figure {
     const ROWS: usize = 8;
     const COLUMNS: usize = 9;
-    let side = run.x.ncols().isqrt();
     let frames = run.times.len();
     let chosen: Vec<usize> =
         (0..COLUMNS.min(frames)).map(|i| i * (frames - 1) / (COLUMNS.min(frames) - 1).max(1)).collect();
-    // One scale for all, so that images can be compared.
-    let (low, high) = run.x.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
-    let grey = |v: f64| (255.0 * ((v - low) / (high - low).max(f64::MIN_POSITIVE)).clamp(0.0, 1.0)) as u8;
-    let mut images = Vec::new();
-    for path in run.paths.axis_iter(Along(0)).take(ROWS) {
-        images.extend(chosen.iter().map(|&frame| path.row(frame).iter().map(|v| grey(*v)).collect::<Vec<u8>>()));
-    }
-    let grid = ImageGrid {
-        title: String::new(),
-        height: side,
-        width: side,
-        channels: 1,
-        per_row: chosen.len(),
-        images,
-        labels: Vec::new(),
-    };
+    let rows = run.paths.len_of(Along(0)).min(ROWS);
+    let some = run.paths.slice(s![..rows, .., ..]).select(Along(1), &chosen);
+    let points = some.into_shape_with_order((rows * chosen.len(), picture.len())).expect("as many numbers");
+    // One scale for all, so that pictures can be compared.
+    let grid = Shown::light(picture, &run.x).grid("", points.view(), chosen.len());
     Figure::new(format!("Points on their way, {name}"), "One point a row, time from left (x₀) to right (x₁).")
         .panel(grid)
 }

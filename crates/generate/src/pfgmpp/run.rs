@@ -3,11 +3,12 @@
 use super::{Augmentation, Protocol, Scaled, view, with_quantised};
 use crate::exact::ExactEmpirical;
 use crate::metrics::{DIRECTIONS, directions, sliced_wasserstein};
-use crate::network::{Expected, Network, Recipe, fit};
+use crate::network::{Expected, Network, PictureConfig, Reading, Recipe, fit, open};
+use crate::pictures::{DIGIT, Shown};
 use crate::sample::named;
 use crate::{Denoiser, Grid, Path, Sampler, Schedule};
 use ndarray::{Array2, Array3, ArrayView2, Axis, s};
-use offprint_core::{Error, Method, Params, Result, Run, Source, Table};
+use offprint_core::{Error, Method, Params, Picture, Result, Run, Source, Table};
 use offprint_nn::train::Plan;
 use rand::seq::SliceRandom;
 use schemars::JsonSchema;
@@ -21,7 +22,8 @@ pub struct Pfgmpp;
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PfgmppParams {
-    /// Data, one point a row: .npy, .npz, .csv, .jsonl; the built-in example is 1797 digits of 8 × 8 pixels
+    /// Data, one point a row: .npy, .npz, .csv, .jsonl, images (n, h, w) or (n, h, w, c) as .npy, or a folder of .png files;
+    /// the built-in example is 1797 digits of 8 × 8 pixels
     #[arg(long, default_value = "builtin")]
     pub data: Source,
     /// Added dimensions D to compare, comma-separated: positive numbers, 1 is Poisson flow, inf is diffusion (EDM)
@@ -32,14 +34,22 @@ pub struct PfgmppParams {
     #[arg(long, default_value_t = 0)]
     #[schemars(range(max = 10_000_000), extend("unit" = "steps"))]
     pub train: u64,
+    /// Train a U-Net that sees points as pictures in place of a perceptron: for images, or points with a --width
+    #[arg(long)]
+    pub unet: bool,
     /// Rows of the data over which training targets are averaged, the stable-target variant; 1 takes single points, as
     /// PFGM++ does
     #[arg(long, default_value_t = 1)]
     #[schemars(range(min = 1, max = 1_000_000), extend("unit" = "points"))]
     pub reference: usize,
-    /// Sample this trained network.safetensors, with the D it was trained for
+    /// Sample this network, with the D it was trained for: .safetensors that was trained here (perceptron or U-Net), or
+    /// .onnx that was exported anywhere
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
+    /// What an .onnx model means, as in predicts=eps,schedule=scaled-linear,time=index,shape=3x32x32: each word wrong is
+    /// answered with those that there are; words in the file's metadata under "offprint" need not be repeated
+    #[arg(long, value_name = "WORDS")]
+    pub onnx: Option<Reading>,
     /// Samples for each D
     #[arg(long, default_value_t = 150)]
     #[schemars(range(min = 2, max = 1_000_000), extend("unit" = "samples"))]
@@ -72,7 +82,8 @@ pub struct PfgmppParams {
     /// Take the data as they are, without moving their mean to 0 and their standard deviation to 0.5
     #[arg(long)]
     pub raw: bool,
-    /// Show samples as grey pictures of this width in pixels; 0 shows them as points. The digits are 8 wide
+    /// Show samples as grey pictures of this width in pixels; 0 shows them as points. Images know theirs, the digits are 8
+    /// wide
     #[arg(long, default_value_t = 0)]
     #[schemars(range(max = 4096), extend("unit" = "pixels"))]
     pub width: usize,
@@ -112,6 +123,9 @@ impl Params for PfgmppParams {
             let allowed = format!("0 with {}, which asks the model before the state is perturbed", self.sampler);
             return Err(Error::parameter("alphas", format!("{:?}", self.alphas), allowed));
         }
+        if self.unet && self.train == 0 {
+            return Err(Error::parameter("unet", "without steps", "given with --train, the steps of its training"));
+        }
         if self.model.is_some() && self.train > 0 {
             return Err(Error::parameter("train", self.train, "0 with --model, which is trained"));
         }
@@ -126,6 +140,11 @@ enum Model {
 }
 
 impl Model {
+    /// Whether there are weights that can be made coarser.
+    fn has_weights(&self) -> bool {
+        matches!(self, Self::Trained(network) if network.shape().is_some())
+    }
+
     fn ask<R>(&self, with: impl FnOnce(&dyn Denoiser) -> R) -> R {
         match self {
             Self::Exact(exact) => with(exact),
@@ -153,14 +172,14 @@ impl Method for Pfgmpp {
     type Params = PfgmppParams;
 
     fn run(params: &PfgmppParams, run: &mut Run) -> Result<()> {
-        let data = read(params)?;
-        let models = models(params, run, &data)?;
+        let (data, shown) = read(params)?;
+        let models = models(params, run, (&data, shown.map(|shown| shown.picture)))?;
         let judge = Judge::new(run, data.points.view());
         run.metric("data: points", data.points.nrows() as f64, "");
         run.metric("data: components", data.points.ncols() as f64, "");
         run.metric("sliced W2 of as many data points", judge.floor(run, params.samples)?, "");
         let mut rows = Vec::new();
-        let coarse = if models.iter().any(|(_, m)| matches!(m, Model::Trained(_))) { params.bits.len() } else { 0 };
+        let coarse = if models.iter().any(|(_, m)| m.has_weights()) { params.bits.len() } else { 0 };
         let rough = params.alphas.iter().filter(|&&alpha| alpha > 0.0).count();
         let runs = models.len() * (params.steps.len() + rough + coarse);
         run.progress().begin("sampling", runs as u64);
@@ -169,9 +188,8 @@ impl Method for Pfgmpp {
         }
         run.progress().finish();
         report(params, run, &rows)?;
-        let width = if params.data.is_builtin() && params.width == 0 { 8 } else { params.width };
         run.figure("robustness", view::robustness(params, &rows));
-        run.figure("samples", view::samples(params, &rows, &data, width)?);
+        run.figure("samples", view::samples(params, &rows, &data, shown)?);
         if params.data.is_builtin() {
             run.figure("field", view::field_lines()?);
         }
@@ -179,23 +197,43 @@ impl Method for Pfgmpp {
     }
 }
 
-fn read(params: &PfgmppParams) -> Result<Scaled> {
-    let data = if params.data.is_builtin() { offprint_data::digits().0 } else { params.data.matrix()? };
+/// The data, and how they are shown as pictures.
+fn read(params: &PfgmppParams) -> Result<(Scaled, Option<Shown>)> {
+    let (data, picture) = if params.data.is_builtin() {
+        (offprint_data::digits().0, None)
+    } else {
+        let points = params.data.points()?;
+        (points.values, points.picture)
+    };
     if params.width > 0 && !data.ncols().is_multiple_of(params.width) {
         let allowed = format!("a divisor of the data's {} columns", data.ncols());
         return Err(Error::parameter("width", params.width, allowed));
     }
+    let shown = match picture {
+        Some(picture) => Some(Shown::light(picture, &data)),
+        None => {
+            let width = if params.data.is_builtin() && params.width == 0 { DIGIT.width } else { params.width };
+            let height = data.ncols().checked_div(width);
+            height.map(|height| Shown::ink(Picture { channels: 1, height, width }, &data))
+        }
+    };
     let scaled = if params.raw { Scaled::raw(data) } else { Scaled::new(data.view()) };
-    scaled.map_err(|e| match e {
+    let named = scaled.map_err(|e| match e {
         Error::Input { problem, .. } => Error::input(params.data.to_string(), problem),
         other => other,
-    })
+    });
+    Ok((named?, shown))
 }
 
-fn models(params: &PfgmppParams, run: &mut Run, data: &Scaled) -> Result<Vec<(Augmentation, Model)>> {
+fn models(
+    params: &PfgmppParams,
+    run: &mut Run,
+    (data, picture): (&Scaled, Option<Picture>),
+) -> Result<Vec<(Augmentation, Model)>> {
     let points = data.points.view();
     if let Some(file) = &params.model {
-        let network = Network::load(file, &Expected { dim: Some(points.ncols()), ..Expected::default() })?;
+        let expected = Expected { dim: Some(points.ncols()), ..Expected::default() };
+        let network = open(file, params.onnx.as_ref(), &expected)?;
         let added = match network.path() {
             Path::StudentT { freedom } => Augmentation::new(*freedom)?,
             path => {
@@ -213,11 +251,21 @@ fn models(params: &PfgmppParams, run: &mut Run, data: &Scaled) -> Result<Vec<(Au
         models.push((
             added,
             if params.train > 0 {
+                let usual = Recipe::edm(points.ncols(), 0, added.path(), params.train);
+                let shape = match (params.unet, picture) {
+                    (false, _) => usual.shape.clone(),
+                    (true, Some(picture)) => PictureConfig::small(picture)?.into(),
+                    (true, None) => {
+                        let allowed = "left out, or given with images or a --width: the data are no pictures";
+                        return Err(Error::parameter("unet", "given", allowed));
+                    }
+                };
                 let recipe = Recipe {
+                    shape,
                     reference: params.reference,
                     // At small D single points lie arbitrarily far out.
-                    plan: Plan { clip: Some(1.0), ..Recipe::edm(points.ncols(), 0, added.path(), params.train).plan },
-                    ..Recipe::edm(points.ncols(), 0, added.path(), params.train)
+                    plan: Plan { clip: Some(1.0), ..usual.plan.clone() },
+                    ..usual
                 };
                 let (network, losses) = fit(&recipe, points, None, run.seed(), &run.progress())?;
                 run.metric(&format!("D = {added}: loss at the end"), tail_mean(&losses), "");
@@ -309,7 +357,9 @@ fn measure(
         row.errors.push(distance);
         row.samples.push(y);
     }
-    if let Model::Trained(network) = model {
+    if let Model::Trained(network) = model
+        && model.has_weights()
+    {
         for &bits in &params.bits {
             let ask = |network: &Network| sampled(most, 0.0, &network.unconditional(), &mut Vec::new());
             row.bits.push(with_quantised(network, bits, ask)?.0);

@@ -3,10 +3,11 @@
 use super::run::{PfgmppParams, Row};
 use super::{Augmentation, Scaled};
 use crate::exact::ExactEmpirical;
+use crate::pictures::Shown;
 use crate::sample::{Heun, Stepwise};
 use crate::{Grid, Sampler, Schedule};
-use ndarray::{Array1, Array2, ArrayView2, Axis as Along, array};
-use offprint_core::figure::{Axis, ImageGrid, Layer, Plot};
+use ndarray::{Array1, Array2, ArrayView2, Axis as Along, array, s};
+use offprint_core::figure::{Axis, Layer, Plot};
 use offprint_core::random::Streams;
 use offprint_core::{Figure, Progress, Result};
 use offprint_math::linalg;
@@ -50,7 +51,7 @@ pub(super) fn robustness(params: &PfgmppParams, rows: &[Row]) -> Figure {
 }
 
 /// Samples without and with the largest errors, as pictures or as points.
-pub(super) fn samples(params: &PfgmppParams, rows: &[Row], data: &Scaled, width: usize) -> Result<Figure> {
+pub(super) fn samples(params: &PfgmppParams, rows: &[Row], data: &Scaled, shown_as: Option<Shown>) -> Result<Figure> {
     let mut shown = vec![0];
     if params.alphas.len() > 1 {
         shown.push(params.alphas.len() - 1);
@@ -62,28 +63,16 @@ pub(super) fn samples(params: &PfgmppParams, rows: &[Row], data: &Scaled, width:
         for &i in &shown {
             let title = format!("{}, α = {}", name(row.added), params.alphas[i]);
             let points = row.samples[i].view();
-            figure = if width > 0 {
-                figure.panel(pictures(
-                    title,
-                    data.restore(points).view(),
-                    data.restore(data.points.view()).view(),
-                    width,
-                ))
-            } else {
-                figure.panel(plane.plot(title, data.points.view(), points))
+            figure = match shown_as {
+                Some(shown) => {
+                    let some = data.restore(points.slice(s![..points.nrows().min(PICTURES), ..]));
+                    figure.panel(shown.grid(title, some.view(), PICTURES / 2))
+                }
+                None => figure.panel(plane.plot(title, data.points.view(), points)),
             };
         }
     }
     Ok(figure)
-}
-
-/// Grey pictures; black and white are the data's extremes.
-fn pictures(title: String, points: ArrayView2<'_, f64>, data: ArrayView2<'_, f64>, width: usize) -> ImageGrid {
-    let (low, high) = data.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
-    let grey = |v: f64| (255.0 * (1.0 - (v - low) / (high - low).max(f64::MIN_POSITIVE))).clamp(0.0, 255.0) as u8;
-    let images = points.outer_iter().take(PICTURES).map(|row| row.iter().map(|&v| grey(v)).collect()).collect();
-    let height = points.ncols() / width;
-    ImageGrid { title, height, width, channels: 1, per_row: PICTURES / 2, images, labels: Vec::new() }
 }
 
 /// Where points of any dimension are drawn: their coordinates, or the two directions in which the data vary most.
