@@ -5,6 +5,7 @@
 
 mod adaround;
 mod gptq;
+mod lsq;
 mod mask;
 mod prune;
 mod rtn;
@@ -12,6 +13,7 @@ mod sweep;
 
 pub use adaround::AdaRound;
 pub use gptq::{Gptq, SparseGpt};
+pub use lsq::{LsqNetwork, LsqTraining};
 pub use mask::{Scope, mask_lowest};
 pub use prune::{Magnitude, Wanda, global_shares, survivors};
 pub use rtn::Rtn;
