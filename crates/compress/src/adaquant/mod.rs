@@ -1,0 +1,11 @@
+//! AdaQuant: layer-wise calibration, integer programming for bits, and the repair of statistics (arXiv:2006.10518).
+
+mod layer;
+mod network;
+mod ranges;
+mod tuning;
+
+pub use layer::{Bits, Calibrated, Pairs, Rates, Settings, calibrate_layer};
+pub use network::{Flow, How, Inputs, Quantised, quantise_layer};
+pub use ranges::Ranges;
+pub use tuning::{BiasTuning, Drift, divergence, drift, tune_biases, tune_norms};
