@@ -12,6 +12,7 @@
 //! gradients flow through what was done to them.
 
 pub mod adaquant;
+pub mod allocate;
 pub mod bits;
 pub mod calibration;
 mod compression;
