@@ -149,7 +149,10 @@ pub fn calibrate_layer(
 ) -> Result<Calibrated> {
     let n = pairs.inputs.dims().first().copied().unwrap_or(0);
     if n < 2 {
-        return Err(Error::input("calibration", format!("holds {n} samples; AdaQuant holds a fifth out and needs two")));
+        return Err(Error::input(
+            "calibration",
+            format!("holds {n} samples; AdaQuant holds a fifth out and needs two"),
+        ));
     }
     if settings.batch == 0 {
         return Err(Error::parameter("batch", 0, "at least 1"));
@@ -239,10 +242,8 @@ fn optimisers(parameters: &Parameters<'_>, rates: Rates) -> Result<Vec<Adam>> {
         Adam::new(named, AdamSettings { learning_rate: rate, ..AdamSettings::default() }).map_err(computation)
     };
     let ranges = |rate: f64, of: &Ranges| adam(rate, &[("range", &of.range), ("minimum", &of.minimum)]);
-    let mut all = vec![
-        adam(rates.weight, &[("weight", &parameters.weight)])?,
-        ranges(rates.weight_range, &parameters.rows)?,
-    ];
+    let mut all =
+        vec![adam(rates.weight, &[("weight", &parameters.weight)])?, ranges(rates.weight_range, &parameters.rows)?];
     if let Some(bias) = &parameters.bias {
         all.push(adam(rates.bias, &[("bias", bias)])?);
     }
@@ -265,7 +266,8 @@ impl Calibrated {
         bits: Bits,
     ) -> Result<Self> {
         let rows = Ranges::of_weight(weight, bits.weight)?;
-        let input = bits.input.map(|bits| Ok::<_, Error>(Ranges::of_inputs(inputs, bits)?.affines()?[0])).transpose()?;
+        let input =
+            bits.input.map(|bits| Ok::<_, Error>(Ranges::of_inputs(inputs, bits)?.affines()?[0])).transpose()?;
         let matrix = matrix(weight)?;
         Ok(Self {
             weight: Packed::coded(&place.name, &place.shape, matrix.view(), rows.grid(place.inputs())?, None),

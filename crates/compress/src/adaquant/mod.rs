@@ -2,10 +2,12 @@
 
 mod layer;
 mod network;
+mod programme;
 mod ranges;
 mod tuning;
 
 pub use layer::{Bits, Calibrated, Pairs, Rates, Settings, calibrate_layer};
 pub use network::{Flow, How, Inputs, Quantised, quantise_layer};
+pub use programme::Table;
 pub use ranges::Ranges;
 pub use tuning::{BiasTuning, Drift, divergence, drift, tune_biases, tune_norms};

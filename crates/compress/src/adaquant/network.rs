@@ -132,13 +132,18 @@ pub fn quantise_layer(
     progress: &Progress,
 ) -> Result<Calibrated> {
     if place.kind == LayerKind::Embedding {
-        return Err(Error::input(format!("layer \"{}\"", place.name), "is an embedding: its inputs cannot be quantised"));
+        return Err(Error::input(
+            format!("layer \"{}\"", place.name),
+            "is an embedding: its inputs cannot be quantised",
+        ));
     }
     let read = |name: &str| network.params().get(name).map(|var| var.as_detached_tensor());
     let weight = read(&place.weight).ok_or_else(|| Error::input("model", format!("has no \"{}\"", place.weight)))?;
     let bias = match bias_of(place) {
         Some(Bias::Own(name)) => read(&name),
-        Some(Bias::Shift(_)) => Some(Tensor::zeros(place.outputs(), weight.dtype(), weight.device()).map_err(computation)?),
+        Some(Bias::Shift(_)) => {
+            Some(Tensor::zeros(place.outputs(), weight.dtype(), weight.device()).map_err(computation)?)
+        }
         None => None,
     };
     match how {

@@ -31,7 +31,8 @@ impl Ranges {
     /// Bits outside 1 to 8.
     pub fn of_weight(weight: &Tensor, bits: u32) -> Result<Self> {
         let rows = matrix(weight)?;
-        let ends = rows.rows().into_iter().map(|row| row.iter().fold((0.0f32, 0.0f32), |(l, h), &w| (l.min(w), h.max(w))));
+        let ends =
+            rows.rows().into_iter().map(|row| row.iter().fold((0.0f32, 0.0f32), |(l, h), &w| (l.min(w), h.max(w))));
         Self::between(ends, bits, rows.ncols())
     }
 

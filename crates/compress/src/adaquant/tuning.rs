@@ -60,7 +60,8 @@ fn channels(quantised: &Quantised, norm: &Norm, samples: &Tensor) -> Result<(Arr
     let bias = bias_of(place).expect("a convolution with a batch norm");
     let (_, output) = record(&quantised.network, &place.weight, samples, Some(quantised.within()))?;
     let moments = statistics(&output).map_err(computation)?;
-    let shift = if place.bias.is_some() { Array1::zeros(moments.0.len()) } else { read(&quantised.network, bias.name())? };
+    let shift =
+        if place.bias.is_some() { Array1::zeros(moments.0.len()) } else { read(&quantised.network, bias.name())? };
     Ok((shift, moments))
 }
 
@@ -82,7 +83,11 @@ pub fn tune_norms(quantised: &mut Quantised, norms: &[Norm], samples: &Tensor, p
             .zip(&variance)
             .map(|(&gain, variance)| {
                 let wanted = f64::from(gain).powi(2);
-                if wanted == 0.0 { 0.0 } else { ((wanted + BatchNorm::EPS) / (variance + BatchNorm::EPS)).sqrt() as f32 }
+                if wanted == 0.0 {
+                    0.0
+                } else {
+                    ((wanted + BatchNorm::EPS) / (variance + BatchNorm::EPS)).sqrt() as f32
+                }
             })
             .collect();
         let (place, layer) = &mut quantised.layers[at];
