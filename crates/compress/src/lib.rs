@@ -17,6 +17,7 @@ pub mod bits;
 pub mod calibration;
 mod compression;
 pub mod examples;
+pub mod export;
 mod layer;
 pub mod methods;
 pub mod model;
