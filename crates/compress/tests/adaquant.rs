@@ -90,8 +90,43 @@ fn calibration_beats_rounding_on_images_it_has_not_seen() {
         let calibrated = error(&quantised);
         assert!(calibrated < 0.7 * nearest, "{flow:?}: {calibrated} {nearest}");
         for (place, layer) in &quantised.layers {
-            assert!(layer.held_out.1 <= layer.held_out.0, "{}: {:?}", place.name, layer.held_out);
+            let (nearest, now) = layer.held_out.unwrap();
+            assert!(now <= nearest, "{}: {now} {nearest}", place.name);
         }
+    }
+}
+
+#[test]
+fn the_baselines_stand_between_rounding_and_calibration() {
+    let Digits { subject, folded, samples, .. } = digits(256);
+    let bits = places(&folded, Bits { weight: 3, input: Some(4) });
+    let float = outputs(&folded, &subject.test.inputs, None).unwrap();
+    let error = |how| {
+        let made = Quantised::new(&folded, &bits, &samples, (how, Flow::Parallel), stream(), &silent()).unwrap();
+        let own = outputs(&made.network, &subject.test.inputs, Some(made.within())).unwrap();
+        (own - &float).unwrap().sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap()
+    };
+    let nearest = error(How::Nearest);
+    let calibrated = error(How::AdaQuant(Settings { steps: 150, ..Settings::default() }));
+    for how in [How::Search { batch: 50 }, How::BiasCorrection] {
+        let found = error(how);
+        assert!(found < nearest && found > calibrated, "{how:?}: {found}, {nearest}, {calibrated}");
+    }
+}
+
+#[test]
+fn moments_give_the_loss_of_all_pairs_at_once() {
+    // Weights only: the loss from moments and the one from batches of everything lead to the same layer.
+    let Digits { folded, samples, .. } = digits(60);
+    let bits = places(&folded, Bits { weight: 3, input: None });
+    let with = |moments| {
+        let settings = Settings { steps: 20, batch: 48, moments, ..Settings::default() };
+        Quantised::new(&folded, &bits, &samples, (How::AdaQuant(settings), Flow::Sequential), stream(), &silent())
+            .unwrap()
+    };
+    for ((place, a), (_, b)) in with(true).layers.iter().zip(&with(false).layers) {
+        let (a, b) = (a.held_out.unwrap(), b.held_out.unwrap());
+        assert!((a.1 - b.1).abs() < 0.03 * b.1 && (a.0 - b.0).abs() < 1e-3 * b.0, "{}: {a:?} {b:?}", place.name);
     }
 }
 

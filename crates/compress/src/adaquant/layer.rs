@@ -1,16 +1,19 @@
 //! One layer calibrated: weights, ranges and bias that give back the float layer's outputs.
 
 use super::ranges::Ranges;
-use crate::layer::matrix;
+use crate::calibration::rows;
+use crate::layer::{Layer, matrix};
 use crate::packed::{Packed, Values};
 use crate::quantiser::Affine;
 use candle_core::{DType, Device, Tensor, Var};
-use ndarray::Array1;
+use ndarray::{Array1, Array2, Axis, concatenate};
 use offprint_core::random::Stream;
 use offprint_core::{Error, Progress, Result};
+use offprint_math::linalg::gemm;
+use offprint_math::nelder_mead::nelder_mead;
 use offprint_nn::layers::LayerKind;
 use offprint_nn::optim::{Adam, AdamSettings, Optimizer};
-use offprint_nn::{LayerPlace, computation, ops};
+use offprint_nn::{LayerPlace, Network, computation, ops};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
@@ -51,11 +54,14 @@ pub struct Settings {
     /// Learning rates; none takes 0.003 of the weights' deviation, 0.01 of the ranges' mean, of the inputs' range and of
     /// the bias' deviation.
     pub rates: Option<Rates>,
+    /// With inputs left as floats, take the loss from the second moments of inputs and outputs, gathered once, in place of
+    /// batches: a step then costs in² out, whatever the number of samples.
+    pub moments: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { steps: 100, batch: 50, rates: None }
+        Self { steps: 100, batch: 50, rates: None, moments: true }
     }
 }
 
@@ -68,6 +74,42 @@ pub struct Pairs {
     pub outputs: Tensor,
 }
 
+impl Pairs {
+    /// The samples with these numbers.
+    fn pick(&self, samples: &[u32]) -> Result<(Tensor, Tensor)> {
+        let of = |tensor: &Tensor| tensor.index_select(&Tensor::new(samples, &Device::Cpu)?, 0);
+        of(&self.inputs).and_then(|x| Ok((x, of(&self.outputs)?))).map_err(computation)
+    }
+
+    /// Outputs of a channel over the weights that make them.
+    fn equations(&self, place: &LayerPlace) -> f64 {
+        self.outputs.elem_count() as f64 / (place.outputs() * place.inputs()).max(1) as f64
+    }
+}
+
+/// Pairs that are trained on, and the fifth that is held out.
+struct Split {
+    used: Vec<u32>,
+    held: Vec<u32>,
+}
+
+impl Split {
+    fn of(pairs: &Pairs, batch: usize, stream: Stream) -> Result<Self> {
+        let n = pairs.inputs.dims().first().copied().unwrap_or(0);
+        if n < 2 {
+            let problem = format!("holds {n} samples; a fifth is held out, so that two are needed");
+            return Err(Error::input("calibration", problem));
+        }
+        if batch == 0 {
+            return Err(Error::parameter("batch", 0, "at least 1"));
+        }
+        let mut held: Vec<u32> = (0..n as u32).collect();
+        held.shuffle(&mut stream.rng(0));
+        let used = held.split_off((n / 5).max(1));
+        Ok(Self { used, held })
+    }
+}
+
 /// What became of a layer.
 #[derive(Debug, Clone)]
 pub struct Calibrated {
@@ -77,10 +119,11 @@ pub struct Calibrated {
     pub input: Option<Affine>,
     /// Its bias (out).
     pub bias: Array1<f32>,
-    /// Mean squared error of outputs on the fifth of the pairs that was held out: rounded to nearest, and now.
-    pub held_out: (f64, f64),
-    /// Equations (samples × places) for each unknown weight of an output channel: below 1 they do not determine it.
-    pub equations: f64,
+    /// Mean squared error of outputs on the fifth of the pairs that was held out, if one was: rounded to nearest, and now.
+    pub held_out: Option<(f64, f64)>,
+    /// Equations (samples × places) for each unknown weight of an output channel, if they were used: below 1 they do not
+    /// determine it.
+    pub equations: Option<f64>,
 }
 
 /// What is trained.
@@ -119,6 +162,67 @@ impl Parameters<'_> {
     }
 }
 
+/// Second moments of a layer's inputs x, with a 1 at their end for the bias, and outputs y, over N rows.
+struct Moments {
+    /// (1/N) Σ x xᵀ (in + 1, in + 1).
+    inputs: Tensor,
+    /// (1/N) Σ y xᵀ (out, in + 1).
+    cross: Tensor,
+    /// (1/N) Σ ‖y‖²
+    outputs: f64,
+}
+
+impl Moments {
+    fn of(place: &LayerPlace, pairs: &Pairs, samples: &[u32]) -> Result<Self> {
+        let (out, columns) = (place.outputs(), place.inputs());
+        let (mut inputs, mut cross) =
+            (Array2::<f64>::zeros((columns + 1, columns + 1)), Array2::zeros((out, columns + 1)));
+        let (mut outputs, mut count) = (0.0, 0);
+        // In parts, because patches of a convolution are many times its images.
+        for part in samples.chunks(64) {
+            let part = Tensor::new(part, &Device::Cpu).map_err(computation)?;
+            let of = |tensor: &Tensor| tensor.index_select(&part, 0).map_err(computation);
+            let x = rows(place.kind, &of(&pairs.inputs)?)?;
+            let ones = Array2::ones((x.nrows(), 1));
+            let x = concatenate(Axis(1), &[x.mapv(f64::from).view(), ones.view()]).expect("as many rows");
+            let y = output_rows(place.kind, &of(&pairs.outputs)?)?.mapv(f64::from);
+            gemm(1.0, x.t(), x.view(), true, inputs.view_mut());
+            gemm(1.0, y.t(), x.view(), true, cross.view_mut());
+            outputs += y.iter().map(|y| y * y).sum::<f64>();
+            count += x.nrows();
+        }
+        let n = count as f64;
+        let tensor = |of: Array2<f64>| {
+            let values: Vec<f32> = of.iter().map(|&x| (x / n) as f32).collect();
+            Tensor::from_vec(values, of.dim(), &Device::Cpu).map_err(computation)
+        };
+        Ok(Self { inputs: tensor(inputs)?, cross: tensor(cross)?, outputs: outputs / n })
+    }
+
+    /// The mean squared error of the outputs, per output.
+    fn loss(&self, parameters: &Parameters<'_>) -> candle_core::Result<Tensor> {
+        let out = parameters.place.outputs();
+        let weight = parameters.rows.fake(parameters.weight.as_tensor())?.reshape((out, ()))?.to_dtype(DType::F32)?;
+        let bias = match &parameters.bias {
+            Some(bias) => bias.as_tensor().to_dtype(DType::F32)?.reshape((out, 1))?,
+            None => Tensor::zeros((out, 1), DType::F32, &Device::Cpu)?,
+        };
+        let own = Tensor::cat(&[weight, bias], 1)?;
+        // ‖y − W x‖² = ⟨W, W X⟩ − 2 ⟨W, Y⟩ + ‖y‖²
+        let pull = (own.matmul(&self.inputs)? - self.cross.affine(2.0, 0.0)?)?;
+        (own * pull)?.sum_all()?.affine(1.0 / out as f64, self.outputs / out as f64)
+    }
+}
+
+/// Outputs (n, …, out), or (n, out, height, width) of a convolution, as rows (N, out).
+fn output_rows(kind: LayerKind, outputs: &Tensor) -> Result<Array2<f32>> {
+    let rows = || match kind {
+        LayerKind::Conv2d { .. } => outputs.permute((0, 2, 3, 1))?.flatten_to(2),
+        _ => outputs.reshape(((), outputs.dim(candle_core::D::Minus1)?)),
+    };
+    matrix(&rows().and_then(|rows| rows.contiguous()).map_err(computation)?)
+}
+
 /// A linear layer or a convolution by its operands.
 pub(super) fn apply(kind: LayerKind, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> candle_core::Result<Tensor> {
     match kind {
@@ -147,23 +251,8 @@ pub fn calibrate_layer(
     stream: Stream,
     progress: &Progress,
 ) -> Result<Calibrated> {
-    let n = pairs.inputs.dims().first().copied().unwrap_or(0);
-    if n < 2 {
-        return Err(Error::input(
-            "calibration",
-            format!("holds {n} samples; AdaQuant holds a fifth out and needs two"),
-        ));
-    }
-    if settings.batch == 0 {
-        return Err(Error::parameter("batch", 0, "at least 1"));
-    }
-    let mut order: Vec<u32> = (0..n as u32).collect();
-    order.shuffle(&mut stream.rng(0));
-    let (held, used) = order.split_at((n / 5).max(1));
-    let pick = |tensor: &Tensor, rows: &[u32]| tensor.index_select(&Tensor::new(rows, &Device::Cpu)?, 0);
-    let (held_x, held_y) =
-        pick(&pairs.inputs, held).and_then(|x| Ok((x, pick(&pairs.outputs, held)?))).map_err(computation)?;
-
+    let Split { used, held } = Split::of(pairs, settings.batch, stream)?;
+    let (held_x, held_y) = pairs.pick(&held)?;
     let out = place.outputs();
     let parameters = Parameters {
         place,
@@ -183,14 +272,20 @@ pub fn calibrate_layer(
     let mut optimisers = optimisers(&parameters, rates)?;
     let nearest = held_loss()?;
     let (mut best, mut kept) = (nearest, parameters.kept().map_err(computation)?);
+    let moments = (settings.moments && bits.input.is_none()).then(|| Moments::of(place, pairs, &used)).transpose()?;
     // Looked at twenty times on the way.
     let look = (settings.steps / 20).max(1);
     for step in 0..settings.steps {
-        let mut rows = used.to_vec();
-        let (batch, _) = rows.partial_shuffle(&mut stream.rng(step as u64 + 1), settings.batch);
-        let gradients = pick(&pairs.inputs, batch)
-            .and_then(|x| ops::backward(&loss(&x, &pick(&pairs.outputs, batch)?)?))
-            .map_err(computation)?;
+        let batch_loss = || match &moments {
+            Some(moments) => moments.loss(&parameters),
+            None => {
+                let mut rows = used.clone();
+                let (batch, _) = rows.partial_shuffle(&mut stream.rng(step as u64 + 1), settings.batch);
+                let batch = Tensor::new(&*batch, &Device::Cpu)?;
+                loss(&pairs.inputs.index_select(&batch, 0)?, &pairs.outputs.index_select(&batch, 0)?)
+            }
+        };
+        let gradients = batch_loss().and_then(|loss| ops::backward(&loss)).map_err(computation)?;
         for optimiser in &mut optimisers {
             optimiser.step(&gradients).map_err(computation)?;
         }
@@ -207,13 +302,12 @@ pub fn calibrate_layer(
     parameters.restore(&kept).map_err(computation)?;
     let columns = place.inputs();
     let trained = matrix(&parameters.weight)?;
-    let places = pairs.outputs.elem_count() / (n * out).max(1);
     Ok(Calibrated {
         weight: Packed::coded(&place.name, &place.shape, trained.view(), parameters.rows.grid(columns)?, None),
         input: parameters.inputs.as_ref().map(|inputs| Ok::<_, Error>(inputs.affines()?[0])).transpose()?,
         bias: parameters.bias.as_ref().map_or_else(|| Ok(Array1::zeros(out)), |bias| vector(bias))?,
-        held_out: (nearest, best),
-        equations: (n * places) as f64 / columns.max(1) as f64,
+        held_out: Some((nearest, best)),
+        equations: Some(pairs.equations(place)),
     })
 }
 
@@ -253,6 +347,85 @@ fn optimisers(parameters: &Parameters<'_>, rates: Rates) -> Result<Vec<Adam>> {
     Ok(all)
 }
 
+/// Searches r_w p₀, m_w + p₁, r_x p₂ and m_x + p₃ for the least mean squared error of the layer's outputs, by Nelder and
+/// Mead on each batch of `pairs`; the mean over batches is kept if it is better than ranges from least to greatest on the
+/// fifth that is held out (the authors' variant without gradients; with it, ranges as LAPQ finds them).
+///
+/// # Errors
+/// As [`calibrate_layer`].
+pub fn search_layer(
+    place: &LayerPlace,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    pairs: &Pairs,
+    bits: Bits,
+    batch: usize,
+    stream: Stream,
+) -> Result<Calibrated> {
+    let Split { used, held } = Split::of(pairs, batch, stream)?;
+    let start =
+        (Ranges::of_weight(weight, bits.weight)?, bits.input.map(|b| Ranges::of_inputs(&pairs.inputs, b)).transpose()?);
+    let moved = |p: &[f64]| -> Result<(Ranges, Option<Ranges>)> {
+        Ok((start.0.moved(p[0], p[1])?, start.1.as_ref().map(|inputs| inputs.moved(p[2], p[3])).transpose()?))
+    };
+    let error = |p: &[f64], x: &Tensor, y: &Tensor| -> Result<f64> {
+        let (rows, inputs) = moved(p)?;
+        let own = || {
+            let x = inputs.as_ref().map_or_else(|| Ok(x.clone()), |inputs| inputs.fake(x))?;
+            let y = (apply(place.kind, &x, &rows.fake(weight)?, bias)? - y)?;
+            y.sqr()?.mean_all()?.to_dtype(DType::F64)?.to_scalar()
+        };
+        own().map_err(computation)
+    };
+    let span = start.1.as_ref().map_or(Ok(1.0), Ranges::mean_range)?;
+    let steps = [-0.1, 0.02 * start.0.mean_range()?, -0.1, 0.02 * span];
+    let variables = if start.1.is_some() { 4 } else { 2 };
+    let neutral = [1.0, 0.0, 1.0, 0.0];
+    let (mut mean, parts) = ([0.0; 4], used.len().div_ceil(batch) as f64);
+    for part in used.chunks(batch) {
+        let (x, y) = pairs.pick(part)?;
+        let full = |p: &[f64]| -> [f64; 4] { std::array::from_fn(|i| p.get(i).copied().unwrap_or(neutral[i])) };
+        // A failure of the tensor library would be the same at every point: it is met again below.
+        let found = nelder_mead(
+            |p| error(&full(p), &x, &y).unwrap_or(f64::INFINITY),
+            &neutral[..variables],
+            &steps[..variables],
+            1e-4,
+            80 * variables,
+        );
+        mean.iter_mut().zip(full(&found.x)).for_each(|(mean, p)| *mean += p / parts);
+    }
+    let (x, y) = pairs.pick(&held)?;
+    let (nearest, found) = (error(&neutral, &x, &y)?, error(&mean, &x, &y)?);
+    let (rows, inputs) = moved(if found < nearest { &mean } else { &neutral })?;
+    let layer = Calibrated::with(place, weight, bias, &rows, inputs.as_ref())?;
+    Ok(Calibrated { held_out: Some((nearest, found.min(nearest))), equations: Some(pairs.equations(place)), ..layer })
+}
+
+/// Rounds to nearest and moves each channel's bias by the mean difference of its outputs on `pairs` (bias correction).
+///
+/// # Errors
+/// As [`Calibrated::nearest`]; operands that do not fit the layer.
+pub fn correct_bias(
+    place: &LayerPlace,
+    weight: &Tensor,
+    bias: &Tensor,
+    pairs: &Pairs,
+    bits: Bits,
+) -> Result<Calibrated> {
+    let mut layer = Calibrated::nearest(place, weight, Some(bias), &pairs.inputs, bits)?;
+    let rows = Ranges::of_weight(weight, bits.weight)?;
+    let inputs = bits.input.map(|bits| Ranges::of_inputs(&pairs.inputs, bits)).transpose()?;
+    let outputs = || {
+        let x = inputs.as_ref().map_or_else(|| Ok(pairs.inputs.clone()), |inputs| inputs.fake(&pairs.inputs))?;
+        apply(place.kind, &x, &rows.fake(weight)?, Some(bias))
+    };
+    let own = output_rows(place.kind, &outputs().map_err(computation)?)?;
+    let missing = (output_rows(place.kind, &pairs.outputs)? - own).mean_axis(Axis(0));
+    layer.bias += &missing.ok_or_else(|| Error::input("calibration", "holds no sample"))?;
+    Ok(layer)
+}
+
 impl Calibrated {
     /// The layer rounded to nearest, with the ranges that calibration starts from: the baseline of everything here.
     ///
@@ -266,16 +439,34 @@ impl Calibrated {
         bits: Bits,
     ) -> Result<Self> {
         let rows = Ranges::of_weight(weight, bits.weight)?;
-        let input =
-            bits.input.map(|bits| Ok::<_, Error>(Ranges::of_inputs(inputs, bits)?.affines()?[0])).transpose()?;
-        let matrix = matrix(weight)?;
+        let ranges = bits.input.map(|bits| Ranges::of_inputs(inputs, bits)).transpose()?;
+        Self::with(place, weight, bias, &rows, ranges.as_ref())
+    }
+
+    /// `weight` rounded to nearest by `rows`, inputs by `inputs`.
+    fn with(
+        place: &LayerPlace,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        rows: &Ranges,
+        inputs: Option<&Ranges>,
+    ) -> Result<Self> {
+        let weight = matrix(weight)?;
         Ok(Self {
-            weight: Packed::coded(&place.name, &place.shape, matrix.view(), rows.grid(place.inputs())?, None),
-            input,
+            weight: Packed::coded(&place.name, &place.shape, weight.view(), rows.grid(place.inputs())?, None),
+            input: inputs.map(|inputs| Ok::<_, Error>(inputs.affines()?[0])).transpose()?,
             bias: bias.map_or_else(|| Ok(Array1::zeros(place.outputs())), vector)?,
-            held_out: (f64::NAN, f64::NAN),
-            equations: f64::INFINITY,
+            held_out: None,
+            equations: None,
         })
+    }
+
+    /// The layer at `place` as `network` holds it, its rows rounded from least to greatest and its inputs by `inputs`.
+    pub(super) fn trained(network: &Network, place: &LayerPlace, bits: &Bits, inputs: Option<&Ranges>) -> Result<Self> {
+        let layer = Layer::of(network, place)?;
+        let weight = crate::layer::tensor(layer.weight.view(), &place.shape)?;
+        let bias = layer.bias.map(|bias| Tensor::new(bias.to_vec(), &Device::Cpu)).transpose().map_err(computation)?;
+        Self::with(place, &weight, bias.as_ref(), &Ranges::of_weight(&weight, bits.weight)?, inputs)
     }
 
     /// Moves the scales of output channel c by `factors[c]`: the codes stay.

@@ -1,12 +1,14 @@
 //! AdaQuant: layer-wise calibration, integer programming for bits, and the repair of statistics (arXiv:2006.10518).
 
+mod distil;
 mod layer;
 mod network;
 mod programme;
 mod ranges;
 mod tuning;
 
-pub use layer::{Bits, Calibrated, Pairs, Rates, Settings, calibrate_layer};
+pub use distil::{Distillation, distil};
+pub use layer::{Bits, Calibrated, Pairs, Rates, Settings, calibrate_layer, correct_bias, search_layer};
 pub use network::{Flow, How, Inputs, Quantised, quantise_layer};
 pub use programme::Table;
 pub use ranges::Ranges;

@@ -1,9 +1,10 @@
 //! A whole network quantised from its layers' tables: which layer has which bits, and what runs.
 
-use super::layer::{Bits, Calibrated, Pairs, Settings, calibrate_layer};
-use crate::calibration::record;
+use super::layer::{Bits, Calibrated, Pairs, Settings, calibrate_layer, correct_bias, search_layer};
+use crate::calibration::{Calibration, record, rows};
 use crate::layer::{Layer, matrix, tensor};
-use crate::quantiser::Affine;
+use crate::methods::{AdaRound, Target, WeightMethod};
+use crate::quantiser::{Affine, Scheme};
 use candle_core::Tensor;
 use ndarray::{Array1, Axis};
 use offprint_core::random::Stream;
@@ -55,6 +56,15 @@ pub enum How {
     Nearest,
     /// Calibrated.
     AdaQuant(Settings),
+    /// Ranges searched without gradients, on batches of so many samples.
+    Search {
+        /// Samples of a batch.
+        batch: usize,
+    },
+    /// Rounded to nearest, with the mean difference of the outputs added to the bias.
+    BiasCorrection,
+    /// Weights by AdaRound, inputs between least and greatest.
+    AdaRound(AdaRound),
 }
 
 impl Quantised {
@@ -150,6 +160,20 @@ pub fn quantise_layer(
         How::Nearest => Calibrated::nearest(place, &weight, bias.as_ref(), &pairs.inputs, bits),
         How::AdaQuant(settings) => {
             calibrate_layer(place, &weight, bias.as_ref(), pairs, bits, &settings, stream, progress)
+        }
+        How::Search { batch } => search_layer(place, &weight, bias.as_ref(), pairs, bits, batch, stream),
+        How::BiasCorrection => match &bias {
+            Some(bias) => correct_bias(place, &weight, bias, pairs, bits),
+            None => Calibrated::nearest(place, &weight, None, &pairs.inputs, bits),
+        },
+        How::AdaRound(method) => {
+            let nearest = Calibrated::nearest(place, &weight, bias.as_ref(), &pairs.inputs, bits)?;
+            let target = Target::quantised(Scheme::asymmetric(bits.weight));
+            let seen = rows(place.kind, &pairs.inputs)?;
+            let seen =
+                Calibration::of_rows(&place.name, seen.view(), method.needs(&target), stream.nested(0).stream("rows"))?;
+            let layer = Layer::of(network, place)?;
+            Ok(Calibrated { weight: method.compress(&layer, &seen, &target, stream)?, ..nearest })
         }
     }
 }

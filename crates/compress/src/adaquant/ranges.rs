@@ -98,6 +98,22 @@ impl Ranges {
         self.minimum.set(&self.minimum.detach().clamp(f64::from(f32::MIN), 0.0)?)
     }
 
+    /// The same quantisers with ranges `factor` times as long and minima moved by `shift`.
+    ///
+    /// # Errors
+    /// None but those of the tensor library.
+    pub fn moved(&self, factor: f64, shift: f64) -> Result<Self> {
+        let var = |t: candle_core::Result<Tensor>| t.and_then(|t| Var::from_tensor(&t)).map_err(computation);
+        let moved = Self {
+            range: var(self.range.affine(factor, 0.0))?,
+            minimum: var(self.minimum.affine(1.0, shift))?,
+            codes: self.codes,
+            run: self.run,
+        };
+        moved.constrain().map_err(computation)?;
+        Ok(moved)
+    }
+
     /// The mean of r.
     ///
     /// # Errors
