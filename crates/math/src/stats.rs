@@ -28,6 +28,24 @@ pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
+/// Spearman's rank correlation, equal values sharing the mean of their ranks; NaN of fewer than two pairs, or if all values
+/// of one side are equal.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn rank_correlation(x: &[f64], y: &[f64]) -> f64 {
+    assert_eq!(x.len(), y.len(), "pairs of values");
+    let ranks = |values: &[f64]| -> Vec<f64> {
+        let below = |x: f64| values.iter().filter(|&&y| y < x).count() as f64;
+        let equal = |x: f64| values.iter().filter(|&&y| y == x).count() as f64;
+        values.iter().map(|&x| below(x) + (equal(x) - 1.0) / 2.0).collect()
+    };
+    let (x, y) = (ranks(x), ranks(y));
+    let (mx, my) = (mean(&x), mean(&y));
+    let sum = |a: &[f64], ma: f64, b: &[f64], mb: f64| a.iter().zip(b).map(|(a, b)| (a - ma) * (b - mb)).sum::<f64>();
+    sum(&x, mx, &y, my) / (sum(&x, mx, &x, mx) * sum(&y, my, &y, my)).sqrt()
+}
+
 /// The slope of the least-squares line through the points (x, y); NaN of fewer than two different x.
 pub fn slope(x: &[f64], y: &[f64]) -> f64 {
     let (mx, my) = (mean(x), mean(y));

@@ -23,12 +23,14 @@ pub struct Inputs(pub BTreeMap<String, Affine>);
 impl Substitute for Inputs {
     fn operands(&self, layer: LayerUse<'_>, own: Operands) -> candle_core::Result<Operands> {
         let Some(affine) = self.0.get(layer.weight) else { return Ok(own) };
-        let x = &own.input;
-        let one = |value: f32| Tensor::new(&[value], x.device())?.to_dtype(x.dtype());
-        let (scale, zero) = (one(affine.scale)?, one(affine.zero)?);
-        let input = fake_quantise(x, &scale, &zero, affine.codes, x.elem_count().max(1), Beyond::Stops)?;
-        Ok(Operands { input, ..own })
+        Ok(Operands { input: fake(&own.input, *affine)?, ..own })
     }
+}
+
+/// `x` brought to the levels of `affine`, with a straight-through gradient.
+pub(super) fn fake(x: &Tensor, affine: Affine) -> candle_core::Result<Tensor> {
+    let one = |value: f32| Tensor::new(&[value], x.device())?.to_dtype(x.dtype());
+    fake_quantise(x, &one(affine.scale)?, &one(affine.zero)?, affine.codes, x.elem_count().max(1), Beyond::Stops)
 }
 
 /// A quantised network: `network` holds the values that its codes stand for.
