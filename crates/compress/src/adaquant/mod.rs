@@ -1,10 +1,13 @@
 //! AdaQuant: layer-wise calibration, integer programming for bits, and the repair of statistics (arXiv:2006.10518).
 
+mod bench;
 mod distil;
 mod layer;
 mod network;
 mod programme;
 mod ranges;
+mod run;
+mod study;
 mod tuning;
 
 pub use distil::{Distillation, distil};
@@ -12,4 +15,5 @@ pub use layer::{Bits, Calibrated, Pairs, Rates, Settings, calibrate_layer, corre
 pub use network::{Flow, How, Inputs, Quantised, quantise_layer};
 pub use programme::Table;
 pub use ranges::Ranges;
+pub use run::{AdaQuant, AdaQuantParams, Way};
 pub use tuning::{BiasTuning, Drift, divergence, drift, tune_biases, tune_norms};

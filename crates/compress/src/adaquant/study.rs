@@ -1,6 +1,6 @@
 //! The claims, measured on the convolutional network of the digits.
 
-use super::layer::{Bits, Pairs, Settings, apply};
+use super::layer::{Bits, Settings, apply};
 use super::network::{Flow, How, Quantised, fake};
 use super::programme::Table as Options;
 use super::tuning::{BiasTuning, divergence, drift, tune_biases, tune_norms};
@@ -104,14 +104,16 @@ fn layer_errors(digits: &Digits, quantised: &Quantised) -> Result<Vec<f64>> {
 fn layers(run: &mut Run, digits: &Digits) -> Result<()> {
     let bits = Bits { weight: 3, input: Some(4) };
     let names: Vec<String> = digits.places.iter().map(|place| place.name.clone()).collect();
-    let mut plot = Plot::new(Axis::categories("layer", names.clone()), Axis::new("error / error of rounding to nearest"));
+    let mut plot =
+        Plot::new(Axis::categories("layer", names.clone()), Axis::new("error / error of rounding to nearest"));
     let mut table = Table::new("layers", "Mean squared error of each layer's outputs on test images, AdaQuant over rounding to nearest, 3-bit weights and 4-bit inputs.")
         .words("layer", names);
     for count in [64, 512] {
         let mut ratios = vec![Vec::new(); digits.places.len()];
         for seed in 0..seeds(run) {
             let images = digits.drawn(run, seed, count)?.inputs;
-            let errors = |way| layer_errors(digits, &digits.quantised(run, seed, &images, bits, (way, Flow::Parallel))?);
+            let errors =
+                |way| layer_errors(digits, &digits.quantised(run, seed, &images, bits, (way, Flow::Parallel))?);
             let (nearest, own) = (errors(How::Nearest)?, errors(calibrated(run))?);
             own.iter().zip(nearest).zip(&mut ratios).for_each(|((own, nearest), ratios)| ratios.push(own / nearest));
         }
@@ -162,7 +164,8 @@ fn accuracy(run: &mut Run, digits: &Digits) -> Result<Vec<Quantised>> {
         }
     }
     let points = |i: usize| 100.0 * mean(&found[i]);
-    let how = format!("{:.1} to {:.1} %, sequential {:.1} %, AdaRound {:.1} %", points(0), points(4), points(5), points(3));
+    let how =
+        format!("{:.1} to {:.1} %, sequential {:.1} %, AdaRound {:.1} %", points(0), points(4), points(5), points(3));
     run.claim("accuracy", points(4) - points(0), how)?;
     run.table(
         Table::new("ways", "Test accuracy at 2-bit weights and 8-bit inputs from 64 images.")
@@ -210,11 +213,12 @@ fn sizes(run: &mut Run, digits: &Digits) -> Result<()> {
     let x = counts.map(|c| c as f64).to_vec();
     run.figure(
         "sizes",
-        Figure::new("How many images it takes", "Test accuracy at 2-bit weights and 8-bit inputs, means over draws.").panel(
-            Plot::new(Axis::log("calibration images"), Axis::new("test accuracy"))
-                .line("AdaQuant, layer by layer", x.clone(), means(&own))
-                .line("distillation of all weights", x, means(&other)),
-        ),
+        Figure::new("How many images it takes", "Test accuracy at 2-bit weights and 8-bit inputs, means over draws.")
+            .panel(
+                Plot::new(Axis::log("calibration images"), Axis::new("test accuracy"))
+                    .line("AdaQuant, layer by layer", x.clone(), means(&own))
+                    .line("distillation of all weights", x, means(&other)),
+            ),
     );
     Ok(())
 }
@@ -273,7 +277,11 @@ fn programme(run: &mut Run, digits: &Digits) -> Result<()> {
     run.claim("programme-uniform", better as f64 / rows.len() as f64, how)?;
     let column = |of: fn(&(f64, f64, f64, f64, f64)) -> f64| rows.iter().map(of).collect::<Vec<_>>();
     let (predicted, measured) = (column(|r| r.1), column(|r| r.3));
-    run.claim("programme-rank", rank_correlation(&predicted, &measured), "predicted against measured loss over all sizes")?;
+    run.claim(
+        "programme-rank",
+        rank_correlation(&predicted, &measured),
+        "predicted against measured loss over all sizes",
+    )?;
     run.metric("losses that fell although a layer got fewer bits", options.lucky as f64, "");
     run.table(
         Table::new("programme", "Loss on the calibration images by size: predicted and measured for the integer programme, greedy's prediction, and the best single precision that fits.")
@@ -323,7 +331,8 @@ fn biases(run: &mut Run, digits: &Digits, mut networks: Vec<Quantised>) -> Resul
         let float = outputs(&digits.folded, &digits.subject.test.inputs, None)?;
         let judge = |q: &Quantised| -> Result<(f64, f64)> {
             let own = outputs(&q.network, &digits.subject.test.inputs, Some(q.within()))?;
-            let gap = divergence(&float, &own).and_then(|d| d.to_dtype(DType::F64)?.to_scalar()).map_err(computation)?;
+            let gap =
+                divergence(&float, &own).and_then(|d| d.to_dtype(DType::F64)?.to_scalar()).map_err(computation)?;
             Ok((digits.accuracy(q)?, gap))
         };
         let before = judge(quantised)?;
