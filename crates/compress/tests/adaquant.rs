@@ -180,7 +180,7 @@ fn the_programme_keeps_its_budget_and_predicts_what_it_chose() {
     let data = pick(&subject.train, &(0..128).collect::<Vec<_>>()).unwrap();
     let all: Vec<LayerPlace> = places(&folded, Bits { weight: 8, input: None }).into_iter().map(|(p, _)| p).collect();
     let loss = |q: &Quantised| Ok(evaluate(&q.network, &data, Some(q.within()))?.loss);
-    let table = Table::measure(&folded, &all, &[8, 4, 2], &samples, How::Nearest, stream(), &silent(), loss).unwrap();
+    let table = Table::measure(&folded, &all, &[8, 4, 2], (&samples, How::Nearest), stream(), &silent(), loss).unwrap();
     let mut last = f64::INFINITY;
     for share in [0.08, 0.12, 0.16, 0.25] {
         let exact = table.choose(Budget::MeanBits(32.0 * share), Solver::Exact).unwrap();

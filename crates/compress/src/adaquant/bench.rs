@@ -1,7 +1,7 @@
 //! One layer's calibration beside the same steps in PyTorch, and the integer programme beside PuLP with CBC.
 
 use super::AdaQuant;
-use super::layer::{Bits, Pairs, Settings, calibrate_layer};
+use super::layer::{Bits, FloatLayer, Pairs, Settings, calibrate_layer};
 use crate::allocate::{Candidate, Solver};
 use crate::calibration::record;
 use crate::examples::Example;
@@ -56,7 +56,14 @@ fn layer(seed: u64) -> Result<Case> {
         work: Box::new(move || {
             let bits = Bits { weight: 4, input: Some(4) };
             let quiet = Progress::silent();
-            let layer = calibrate_layer(&place, &weight, Some(&bias), &pairs, bits, &settings, stream, &quiet)?;
+            let layer = calibrate_layer(
+                FloatLayer { place: &place, weight: &weight, bias: Some(&bias) },
+                &pairs,
+                bits,
+                &settings,
+                stream,
+                &quiet,
+            )?;
             Ok(vec![layer.held_out.expect("a fifth is held out").1.sqrt()])
         }),
         // Other draws of batches end at other places: a tenth of the error's root, which is below 1.

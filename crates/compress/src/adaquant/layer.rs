@@ -65,6 +65,17 @@ impl Default for Settings {
     }
 }
 
+/// A float layer: a linear one or a convolution.
+#[derive(Debug, Clone, Copy)]
+pub struct FloatLayer<'a> {
+    /// What it is.
+    pub place: &'a LayerPlace,
+    /// Its weight, in the shape of `place`.
+    pub weight: &'a Tensor,
+    /// Where its bias begins; without one the layer has none.
+    pub bias: Option<&'a Tensor>,
+}
+
 /// What a layer reads and what it should give.
 #[derive(Debug, Clone)]
 pub struct Pairs {
@@ -234,17 +245,14 @@ pub(super) fn apply(kind: LayerKind, x: &Tensor, w: &Tensor, b: Option<&Tensor>)
 
 /// Minimises ‖y − Q_w(W) Q_x(x) − b‖² over W, the ranges of both quantisers and b, on four fifths of `pairs`, from W and b
 /// as they are and ranges from least to greatest; the parameters that were best on the last fifth are kept, rounding to
-/// nearest if none was better (AdaQuant, eq. 1). `bias` is where the bias begins; without one the layer
-/// has none.
+/// nearest if none was better (AdaQuant, eq. 1).
 ///
 /// Costs three products of matrices a step and batch.
 ///
 /// # Errors
 /// Fewer than two pairs, `settings.batch` = 0, bits outside 1 to 8, operands that do not fit the layer, a stop by `progress`.
 pub fn calibrate_layer(
-    place: &LayerPlace,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
+    FloatLayer { place, weight, bias }: FloatLayer<'_>,
     pairs: &Pairs,
     bits: Bits,
     settings: &Settings,
@@ -354,9 +362,7 @@ fn optimisers(parameters: &Parameters<'_>, rates: Rates) -> Result<Vec<Adam>> {
 /// # Errors
 /// As [`calibrate_layer`].
 pub fn search_layer(
-    place: &LayerPlace,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
+    FloatLayer { place, weight, bias }: FloatLayer<'_>,
     pairs: &Pairs,
     bits: Bits,
     batch: usize,
@@ -398,7 +404,7 @@ pub fn search_layer(
     let (x, y) = pairs.pick(&held)?;
     let (nearest, found) = (error(&neutral, &x, &y)?, error(&mean, &x, &y)?);
     let (rows, inputs) = moved(if found < nearest { &mean } else { &neutral })?;
-    let layer = Calibrated::with(place, weight, bias, &rows, inputs.as_ref())?;
+    let layer = Calibrated::with(FloatLayer { place, weight, bias }, &rows, inputs.as_ref())?;
     Ok(Calibrated { held_out: Some((nearest, found.min(nearest))), equations: Some(pairs.equations(place)), ..layer })
 }
 
@@ -406,19 +412,14 @@ pub fn search_layer(
 ///
 /// # Errors
 /// As [`Calibrated::nearest`]; operands that do not fit the layer.
-pub fn correct_bias(
-    place: &LayerPlace,
-    weight: &Tensor,
-    bias: &Tensor,
-    pairs: &Pairs,
-    bits: Bits,
-) -> Result<Calibrated> {
-    let mut layer = Calibrated::nearest(place, weight, Some(bias), &pairs.inputs, bits)?;
+pub fn correct_bias(layer: FloatLayer<'_>, pairs: &Pairs, bits: Bits) -> Result<Calibrated> {
+    let FloatLayer { place, weight, bias } = layer;
+    let mut layer = Calibrated::nearest(layer, &pairs.inputs, bits)?;
     let rows = Ranges::of_weight(weight, bits.weight)?;
     let inputs = bits.input.map(|bits| Ranges::of_inputs(&pairs.inputs, bits)).transpose()?;
     let outputs = || {
         let x = inputs.as_ref().map_or_else(|| Ok(pairs.inputs.clone()), |inputs| inputs.fake(&pairs.inputs))?;
-        apply(place.kind, &x, &rows.fake(weight)?, Some(bias))
+        apply(place.kind, &x, &rows.fake(weight)?, bias)
     };
     let own = output_rows(place.kind, &outputs().map_err(computation)?)?;
     let missing = (output_rows(place.kind, &pairs.outputs)? - own).mean_axis(Axis(0));
@@ -431,23 +432,15 @@ impl Calibrated {
     ///
     /// # Errors
     /// Bits outside 1 to 8; no sample.
-    pub fn nearest(
-        place: &LayerPlace,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-        inputs: &Tensor,
-        bits: Bits,
-    ) -> Result<Self> {
-        let rows = Ranges::of_weight(weight, bits.weight)?;
+    pub fn nearest(layer: FloatLayer<'_>, inputs: &Tensor, bits: Bits) -> Result<Self> {
+        let rows = Ranges::of_weight(layer.weight, bits.weight)?;
         let ranges = bits.input.map(|bits| Ranges::of_inputs(inputs, bits)).transpose()?;
-        Self::with(place, weight, bias, &rows, ranges.as_ref())
+        Self::with(layer, &rows, ranges.as_ref())
     }
 
     /// `weight` rounded to nearest by `rows`, inputs by `inputs`.
     fn with(
-        place: &LayerPlace,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
+        FloatLayer { place, weight, bias }: FloatLayer<'_>,
         rows: &Ranges,
         inputs: Option<&Ranges>,
     ) -> Result<Self> {
@@ -466,7 +459,8 @@ impl Calibrated {
         let layer = Layer::of(network, place)?;
         let weight = crate::layer::tensor(layer.weight.view(), &place.shape)?;
         let bias = layer.bias.map(|bias| Tensor::new(bias.to_vec(), &Device::Cpu)).transpose().map_err(computation)?;
-        Self::with(place, &weight, bias.as_ref(), &Ranges::of_weight(&weight, bits.weight)?, inputs)
+        let rows = Ranges::of_weight(&weight, bits.weight)?;
+        Self::with(FloatLayer { place, weight: &weight, bias: bias.as_ref() }, &rows, inputs)
     }
 
     /// Moves the scales of output channel c by `factors[c]`: the codes stay.

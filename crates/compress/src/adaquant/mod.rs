@@ -1,4 +1,4 @@
-//! AdaQuant: layer-wise calibration, integer programming for bits, and the repair of statistics (arXiv:2006.10518).
+#![doc = include_str!("README.md")]
 
 mod bench;
 mod distil;
@@ -11,7 +11,7 @@ mod study;
 mod tuning;
 
 pub use distil::{Distillation, distil};
-pub use layer::{Bits, Calibrated, Pairs, Rates, Settings, calibrate_layer, correct_bias, search_layer};
+pub use layer::{Bits, Calibrated, FloatLayer, Pairs, Rates, Settings, calibrate_layer, correct_bias, search_layer};
 pub use network::{Flow, How, Inputs, Quantised, quantise_layer};
 pub use programme::Table;
 pub use ranges::Ranges;

@@ -1,6 +1,6 @@
 //! A whole network quantised from its layers' tables: which layer has which bits, and what runs.
 
-use super::layer::{Bits, Calibrated, Pairs, Settings, calibrate_layer, correct_bias, search_layer};
+use super::layer::{Bits, Calibrated, FloatLayer, Pairs, Settings, calibrate_layer, correct_bias, search_layer};
 use crate::calibration::{Calibration, record, rows};
 use crate::layer::{Layer, matrix, tensor};
 use crate::methods::{AdaRound, Target, WeightMethod};
@@ -158,18 +158,15 @@ pub fn quantise_layer(
         }
         None => None,
     };
+    let layer = FloatLayer { place, weight: &weight, bias: bias.as_ref() };
     match how {
-        How::Nearest => Calibrated::nearest(place, &weight, bias.as_ref(), &pairs.inputs, bits),
-        How::AdaQuant(settings) => {
-            calibrate_layer(place, &weight, bias.as_ref(), pairs, bits, &settings, stream, progress)
-        }
-        How::Search { batch } => search_layer(place, &weight, bias.as_ref(), pairs, bits, batch, stream),
-        How::BiasCorrection => match &bias {
-            Some(bias) => correct_bias(place, &weight, bias, pairs, bits),
-            None => Calibrated::nearest(place, &weight, None, &pairs.inputs, bits),
-        },
+        How::Nearest => Calibrated::nearest(layer, &pairs.inputs, bits),
+        How::AdaQuant(settings) => calibrate_layer(layer, pairs, bits, &settings, stream, progress),
+        How::Search { batch } => search_layer(layer, pairs, bits, batch, stream),
+        How::BiasCorrection if bias.is_some() => correct_bias(layer, pairs, bits),
+        How::BiasCorrection => Calibrated::nearest(layer, &pairs.inputs, bits),
         How::AdaRound(method) => {
-            let nearest = Calibrated::nearest(place, &weight, bias.as_ref(), &pairs.inputs, bits)?;
+            let nearest = Calibrated::nearest(layer, &pairs.inputs, bits)?;
             let target = Target::quantised(Scheme::asymmetric(bits.weight));
             let seen = rows(place.kind, &pairs.inputs)?;
             let seen =

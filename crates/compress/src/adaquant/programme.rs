@@ -35,8 +35,7 @@ impl Table {
         network: &Network,
         places: &[LayerPlace],
         precisions: &[u32],
-        samples: &Tensor,
-        how: How,
+        (samples, how): (&Tensor, How),
         stream: Stream,
         progress: &Progress,
         mut loss: impl FnMut(&Quantised) -> Result<f64>,
@@ -80,7 +79,7 @@ impl Table {
             table.costs.push(LayerCost {
                 name: place.name.clone(),
                 weights: place.weights() as u64,
-                multiplications: place.multiplications() as u64,
+                multiplications: place.multiplications(),
                 options,
             });
         }

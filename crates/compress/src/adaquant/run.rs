@@ -252,7 +252,8 @@ fn programme(
     let loss = |q: &Quantised| gap(&float, &outputs(&q.network, samples, Some(q.within()))?);
     let stream = run.stream("calibration");
     let progress = run.progress();
-    let options = Options::measure(folded, places, &params.precisions, samples, params.how(), stream, &progress, loss)?;
+    let options =
+        Options::measure(folded, places, &params.precisions, (samples, params.how()), stream, &progress, loss)?;
     let choices = options.choose(Budget::MeanBits(32.0 * params.size), Solver::Exact)?;
     let quantised = options.assemble(&choices)?;
     run.metric("divergence that the programme expects", options.predicted(&choices), "nat");
@@ -353,22 +354,22 @@ fn layers(layers: &[(LayerPlace, Calibrated)], run: &mut Run) -> Result<()> {
             .numbers("equations a weight", "", equations);
     }
     run.table(table)?;
-    let mut figure = Figure::new(
-        "The layers",
-        "Left: bits of each layer's weights. Right: mean squared error of outputs on held-out calibration samples.",
-    )
-    .columns(2);
-    figure = figure.panel(
-        Plot::new(Axis::categories("layer", names()), Axis::new("bits of a weight"))
-            .bars("bits", layers.iter().map(|(_, l)| f64::from(l.weight.bits())).collect()),
-    );
+    let bits: Vec<f64> = layers.iter().map(|(_, layer)| f64::from(layer.weight.bits())).collect();
+    let mixed = bits.windows(2).any(|pair| pair[0] != pair[1]);
+    let mut figure = Figure::new("The layers", "What became of each layer.");
     if own.iter().any(|x| x.is_finite()) {
         figure = figure.panel(
             Plot::new(Axis::categories("layer", names()), Axis::log("mean squared error"))
+                .titled("error on held-out samples")
                 .bars("rounded to nearest", nearest)
-                .bars("calibrated", own),
+                .bars("as it is now", own),
         );
     }
-    run.figure("layers", figure);
+    if mixed || figure.panels.is_empty() {
+        let plot = Plot::new(Axis::categories("layer", names()), Axis::new("bits of a weight"));
+        figure = figure.panel(plot.titled("bits").bars("bits", bits));
+    }
+    let panels = figure.panels.len();
+    run.figure("layers", figure.columns(panels));
     Ok(())
 }
