@@ -13,6 +13,7 @@
 //! [`nn::layers::substitute`](offprint_nn::layers::substitute): a network computes with other operands than its own while
 //! gradients flow through what was done to them.
 
+pub mod adaquant;
 pub mod allocate;
 pub mod bits;
 pub mod calibration;
@@ -37,7 +38,7 @@ use offprint_core::{Comparison, Paper};
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![]
+    vec![offprint_core::paper!("adaquant", adaquant::AdaQuant)]
 }
 
 /// The comparisons of this field.
