@@ -84,7 +84,7 @@ pub struct PfgmppParams {
 offprint_core::defaults_from_flags!(PfgmppParams);
 
 /// Samplers that ask the model before the state is perturbed.
-const WITH_MEMORY: [&str; 4] = ["ddim", "dpm++2m", "deis", "unipc"];
+const WITH_MEMORY: [&str; 5] = ["ddim", "dpm++2m", "dpm-v3", "deis", "unipc"];
 
 impl Params for PfgmppParams {
     fn check(&self) -> Result<()> {
