@@ -115,7 +115,9 @@ fn orders_are_reached_with_any_smooth_statistics() {
             let errors = steps.map(|n| rms(&run(&method, n), &reference));
             let observed = -log_log_slope(&steps.map(|n| n as f64), &errors);
             println!("order {order}, corrector {corrects}: {observed:.2}, {errors:?}");
-            assert!((observed - order as f64).abs() < 0.35, "order {order}, corrector {corrects}: {observed:.2}");
+            // The corrector's error falls faster as long as that of its own start is seen.
+            let expected = order as f64 - 0.35..order as f64 + if corrects { 1.0 } else { 0.35 };
+            assert!(expected.contains(&observed), "order {order}, corrector {corrects}: {observed:.2}");
         }
     }
 }

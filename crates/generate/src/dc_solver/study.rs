@@ -1,6 +1,6 @@
 //! The claims, measured.
 
-use super::trial::{Trial, reevaluating};
+use super::trial::{Trial, dpm_v3, reevaluating, statistics};
 use super::{CascadePolynomial, DcSampler, DcSolver, Example, Found, Search, Setting, Variant};
 use crate::exact::{Covariances, ExactMixture, Mixture};
 use crate::network::{Digits8, Labels};
@@ -84,6 +84,7 @@ struct Cell {
     nfe: usize,
     ddim: f64,
     dpm: f64,
+    fitted: f64,
     plain: f64,
     twice: f64,
     dc: f64,
@@ -207,11 +208,15 @@ fn draw(
     (points, tests, substeps): (usize, usize, usize),
     progress: &Progress,
 ) -> Result<Draw> {
+    // Points that DPM-Solver-v3 takes its statistics from.
+    let fitted = 8 * points;
     let example = Example::new(64, streams.stream("centres"))?;
     let latent = Variant::Latent;
     let mut draw = Draw { cells: Vec::new(), predictors: Vec::new() };
     for guidance in GUIDANCES {
         let model = example.guided(guidance)?;
+        let many = normals(fitted, 64, streams.stream("statistics"), 0);
+        let known = statistics(&model, many, &latent_grid(calls[0])?, streams, progress)?;
         for &nfe in calls {
             let (search, test) = split(&model, nfe, (points, tests), (streams, substeps), progress)?;
             let sampler = latent.sampler();
@@ -224,6 +229,7 @@ fn draw(
                 nfe,
                 ddim: test.error(&Multistep::new(Ddim))?,
                 dpm: test.error(&dpm)?,
+                fitted: test.error(&dpm_v3(&known, nfe)?)?,
                 plain,
                 twice: test.error(&reevaluating(&sampler))?,
                 dc,
@@ -249,6 +255,7 @@ fn cells(cells: &[Cell]) -> Table {
         .integers("NFE", "", cells.iter().map(|c| c.nfe as i64))
         .numbers("DDIM", "", column(|c| c.ddim))
         .numbers("DPM-Solver++(2M)", "", column(|c| c.dpm))
+        .numbers("DPM-Solver-v3", "", column(|c| c.fitted))
         .numbers("UniPC-3", "", column(|c| c.plain))
         .numbers("twice the calls / UniPC-3", "", column(|c| c.twice / c.plain))
         .numbers("compensated / UniPC-3", "", column(|c| c.dc / c.plain))
@@ -287,6 +294,7 @@ fn errors_by_calls(cells: &[Cell], calls: usize) -> Figure {
                 .titled(format!("guidance {}", row[0].guidance))
                 .line("DDIM", nfe.clone(), line(|c| c.ddim))
                 .line("DPM-Solver++(2M)", nfe.clone(), line(|c| c.dpm))
+                .line("DPM-Solver-v3", nfe.clone(), line(|c| c.fitted))
                 .line("UniPC-3", nfe.clone(), line(|c| c.plain))
                 .line("compensated", nfe.clone(), line(|c| c.dc))
                 .line("twice the calls", nfe.clone(), line(|c| c.twice)),
@@ -408,18 +416,20 @@ fn digits(run: &mut Run) -> Result<()> {
         Scale::Standard => (vec![1.0, 2.0, 4.0, 7.5], vec![5, 8]),
         Scale::Full => (vec![1.0, 2.0, 4.0, 7.5], vec![5, 6, 8, 10]),
     };
-    let (tests, substeps) = run.scale().pick((20, 10), (100, 50), (400, 200));
+    let (tests, substeps, fitted) = run.scale().pick((20, 10, 20), (100, 50, 200), (400, 200, 1000));
     let progress = run.progress();
     let total = 2 * guidances.len() * calls.iter().sum::<usize>() * substeps;
     progress.begin("digits", total as u64);
-    let mut rows: Vec<(f64, usize, [f64; 5])> = Vec::new();
+    let mut rows: Vec<(f64, usize, [f64; 6])> = Vec::new();
     for &w in &guidances {
+        // Points of every class in turn.
+        let bound = |n: usize| {
+            let classes = Labels::Each((0..n).map(|i| i % 10).collect());
+            Guidance::new(digits.network.unconditional(), digits.network.conditioned(classes)?, w)
+        };
+        let many = normals(fitted, 64, run.stream("digits for statistics"), 0);
+        let known = statistics(&bound(fitted)?, many, &latent_grid(calls[0])?, run.streams(), &progress)?;
         for &nfe in &calls {
-            // Points of every class in turn.
-            let bound = |n: usize| {
-                let classes = Labels::Each((0..n).map(|i| i % 10).collect());
-                Guidance::new(digits.network.unconditional(), digits.network.conditioned(classes)?, w)
-            };
             let trial = |model, n, name: &str| {
                 let noises: Array2<f64> = normals(n, 64, run.stream(name), 0);
                 Trial::new(model, (latent_grid(nfe)?, &Schedule::scaled_linear()), noises, substeps, &progress)
@@ -430,11 +440,9 @@ fn digits(run: &mut Run) -> Result<()> {
             let [plain, dc] = gain(&sampler, Variant::Latent.search(), (&on, &test))?;
             let [pipeline, dc_pipeline] = gain(&Variant::Pipeline.sampler(), Variant::Pipeline.search(), (&on, &test))?;
             let twice = test.error(&reevaluating(&sampler))?;
-            rows.push((
-                w,
-                nfe,
-                [plain, dc / plain, twice / plain, dc_pipeline / pipeline, test.error(&Multistep::new(Ddim))?],
-            ));
+            let ddim = test.error(&Multistep::new(Ddim))?;
+            let v3 = test.error(&dpm_v3(&known, nfe)?)?;
+            rows.push((w, nfe, [plain, dc / plain, twice / plain, dc_pipeline / pipeline, ddim, v3 / plain]));
         }
     }
     progress.finish();
@@ -452,6 +460,7 @@ fn digits(run: &mut Run) -> Result<()> {
         .integers("NFE", "", rows.iter().map(|r| r.1 as i64))
         .numbers("DDIM", "", rows.iter().map(|r| r.2[4]))
         .numbers("UniPC-3", "", rows.iter().map(|r| r.2[0]))
+        .numbers("DPM-Solver-v3 / UniPC-3", "", rows.iter().map(|r| r.2[5]))
         .numbers("compensated / UniPC-3", "", rows.iter().map(|r| r.2[1]))
         .numbers("twice the calls / UniPC-3", "", rows.iter().map(|r| r.2[2]))
         .numbers("pipeline form, compensated / plain", "", rows.iter().map(|r| r.2[3])),

@@ -396,6 +396,7 @@ impl Method for FeynmanKac {
         };
         let on_a_line = (target.dim() == 1).then_some(&result);
         run.figure("way", view::way(&records, params.heuristic(), on_a_line));
+        run.figure("moving", view::moving(&records, params.heuristic()));
         if target.dim() > 1 {
             run.figure("result", result);
         }

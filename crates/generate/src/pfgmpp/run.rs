@@ -147,6 +147,8 @@ pub(super) struct Row {
     pub bits: Vec<f64>,
     /// Samples for each α.
     pub samples: Vec<Array2<f64>>,
+    /// The first points at every noise level of the longest run without errors, and the levels.
+    pub way: Vec<(f64, Array2<f64>)>,
 }
 
 impl Method for Pfgmpp {
@@ -172,6 +174,7 @@ impl Method for Pfgmpp {
         let width = if params.data.is_builtin() && params.width == 0 { 8 } else { params.width };
         run.figure("robustness", view::robustness(params, &rows));
         run.figure("samples", view::samples(params, &rows, &data, width)?);
+        run.figure("moving", view::moving(&rows, &data)?);
         if params.data.is_builtin() {
             run.figure("field", view::field_lines()?);
         }
@@ -288,7 +291,8 @@ fn measure(
         Ok::<_, Error>((judge.distance(sampled.y.view())?, sampled))
     };
     let most = *params.steps.last().expect("checked");
-    let mut row = Row { added, errors: vec![], steps: vec![], calls: vec![], bits: vec![], samples: vec![] };
+    let mut row =
+        Row { added, errors: vec![], steps: vec![], calls: vec![], bits: vec![], samples: vec![], way: vec![] };
     let mut path = Vec::new();
     let mut best = None;
     for &steps in &params.steps {
@@ -315,6 +319,10 @@ fn measure(
             row.bits.push(with_quantised(network, bits, ask)?.0);
         }
     }
+    let levels = Grid::karras(&Schedule::Edm, most - 1, params.sigma_min, params.sigma_max, params.rho)?;
+    let levels = levels.nodes().iter().map(|node| node.tau).chain([0.0]);
+    let shown = params.samples.min(view::MOVING);
+    row.way = levels.zip(&path).map(|(tau, points)| (tau, points.slice(s![..shown, ..]).to_owned())).collect();
     run.save_array(&format!("samples-D{added}.npy"), data.restore(last.y.view()))?;
     let count = params.paths.min(params.samples);
     let mut paths = Array3::zeros((count, path.len(), last.y.ncols()));
