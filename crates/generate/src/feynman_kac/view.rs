@@ -1,5 +1,6 @@
 //! The figures of a run.
 
+use super::resample::evenly;
 use super::{Lattice, Particles};
 use crate::network::DigitsData;
 use ndarray::{Array2, ArrayView2, s};
@@ -12,6 +13,8 @@ const COLUMNS: usize = 120;
 const ROWS: usize = 120;
 /// Particles that are looked at for a range.
 const DRAWN: usize = 2500;
+/// Points that stand for all particles in a moving figure.
+const MOVING: usize = 700;
 
 /// The first coordinate of the weighted particles, watched on the way.
 pub(super) struct Record {
@@ -34,7 +37,7 @@ impl Record {
         if (step + 1).is_multiple_of(every) || step + 1 == self.steps {
             self.kept.push((step + 1, tau, y.column(0).to_vec(), weights.to_vec()));
             if y.ncols() >= 2 && (self.kept.len() % 3 == 1 || step + 1 == self.steps) {
-                self.clouds.push((tau, y.select(ndarray::Axis(0), &representatives(weights)).slice_move(s![.., ..2])));
+                self.clouds.push((tau, y.select(ndarray::Axis(0), &evenly(weights, MOVING)).slice_move(s![.., ..2])));
             }
         }
     }
@@ -77,22 +80,6 @@ impl Record {
             palette: Palette::Sequential,
         }
     }
-}
-
-/// Indices of particles that stand for all: each as often as its weight says, at even places of the summed weights.
-fn representatives(weights: &[f64]) -> Vec<usize> {
-    const COUNT: usize = 700;
-    let total: f64 = weights.iter().sum();
-    let (mut index, mut below) = (0, weights.first().copied().unwrap_or(0.0));
-    let place = |k: usize| total * (k as f64 + 0.5) / COUNT as f64;
-    let next = |k: usize| {
-        while below < place(k) && index + 1 < weights.len() {
-            index += 1;
-            below += weights[index];
-        }
-        index
-    };
-    (0..COUNT).map(next).collect()
 }
 
 /// The weighted particles on their way, and those of the same process without weights: clouds of the first two
