@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn integrals_of_constants_are_closed_forms_in_both_directions() {
         let (l, s, b) = (0.7, -0.4, 1.3);
-        let table = |value| Array2::from_elem((9, 1), value);
+        let table = |value| Array2::from_elem((41, 1), value);
         let statistics = Statistics::new((-2.0, 2.0), table(l), table(s), table(b)).unwrap();
         for (from, to) in [(-1.7, 0.9), (0.9, -1.7), (-2.0, 2.0)] {
             let h: f64 = to - from;
