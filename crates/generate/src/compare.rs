@@ -150,10 +150,18 @@ impl Method for Samplers {
         let to_data = |x: ArrayView2<'_, f64>| sliced_wasserstein(x, data.view(), directions.view());
         let mut outcomes = Vec::new();
         progress.begin("samplers", (params.samplers.len() * params.steps.len()) as u64);
+        let widest = grid(params.steps.iter().copied().max().unwrap_or(2))?;
         for (sampler, name) in params.samplers.iter().enumerate() {
+            // The levels of all grids lie between the same ends: what is learned on one serves all.
+            let unlearned = named(name, widest.steps(), &Schedule::Edm)?;
+            let learned = unlearned.learn(model, params.count, &widest, noise, &progress)?;
+            if let Some(learned) = &learned {
+                run.metric(&format!("calls for the statistics of {name}"), learned.evaluations as f64, "");
+            }
             for &steps in &params.steps {
                 progress.advance(1)?;
-                let solver = named(name, steps, &Schedule::Edm)?;
+                let own = named(name, steps, &Schedule::Edm)?;
+                let solver = learned.as_ref().map_or(&*own, |learned| &*learned.sampler);
                 let began = std::time::Instant::now();
                 let sampled = match solver.run_with(model, start.clone(), &grid(steps)?, noise, &mut (), &progress) {
                     Ok(sampled) => sampled,

@@ -342,7 +342,10 @@ fn a_run_on_a_table_trains_samples_and_quantises() {
         "data": file, "added": [8, "inf"], "train": 20, "samples": 30, "alphas": [0, 0.2], "steps": [4], "bits": [4],
     }))
     .unwrap();
-    assert_eq!(report.figures.len(), 2);
+    assert_eq!(report.figures.len(), 3);
+    let (_, moving) = report.figures.iter().find(|(name, _)| name == "moving").unwrap();
+    // The start and every step.
+    assert_eq!(moving.frames.len(), 5);
     assert!(report.tables.iter().any(|t| t.name == "bits"));
     for name in ["samples-D8.npy", "samples-Dinf.npy", "paths-D8.npy"] {
         assert!(report.files.iter().any(|f| f == name), "{name}");
@@ -367,6 +370,26 @@ fn pictures_are_learned_by_a_unet() {
     let (_kept, file) = plane();
     let message = run(json!({"data": file, "train": 2, "unet": true})).unwrap_err().to_string();
     assert!(message.contains("no pictures"), "{message}");
+}
+
+#[test]
+fn d_is_chosen_by_points_held_back() {
+    let (_kept, file) = plane();
+    let search = |more: Value| {
+        let mut parameters =
+            json!({"data": file.as_str(), "search_d": true, "samples": 30, "alphas": [0, 0.4], "steps": [4]});
+        parameters.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        run(parameters)
+    };
+    let report = search(json!({})).unwrap();
+    let table = report.tables.iter().find(|t| t.name == "search").unwrap();
+    assert_eq!(table.rows(), 5);
+    let metric = |report: &Report, name: &str| report.metrics.iter().find(|m| m.name == name).unwrap().value;
+    assert!(metric(&report, "distance of the chosen D / of the next") <= 1.0);
+    let report = search(json!({"added": [2, 512]})).unwrap();
+    assert!([2.0, 512.0].contains(&metric(&report, "chosen D")));
+    assert_eq!(metric(&report, "data: points"), 32.0);
+    assert!(search(json!({"model": "x.safetensors"})).unwrap_err().to_string().contains("search_d"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The pictures of a run.
 
-use super::run::{Outcome, WAYS};
+use super::run::{Outcome, TWICE, WAYS};
 use super::{CascadePolynomial, Ratios, Setting};
 use crate::pictures::Shown;
 use ndarray::{Array2, Axis as Along, s};
@@ -39,7 +39,7 @@ pub(super) fn steps(ratios: &Ratios, along: &[Vec<f64>; 2]) -> Figure {
 pub(super) fn cost(outcomes: &[Outcome], name: &str) -> Figure {
     let mut plot = Plot::new(Axis::new("calls of the model"), Axis::log("mean squared error"));
     for (way, title) in WAYS.iter().enumerate() {
-        let factor = if way == 5 { 2.0 } else { 1.0 };
+        let factor = if way == TWICE { 2.0 } else { 1.0 };
         let known = outcomes.iter().filter(|o| o.errors[way].is_finite());
         // The re-evaluating run asks twice at every place but the first and the last.
         let (x, y): (Vec<f64>, Vec<f64>) =

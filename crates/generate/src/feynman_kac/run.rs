@@ -3,13 +3,14 @@
 use super::examples::{classes, experts, line, ring};
 use super::models::{Bound, Loaded, is_network, read, read_reward};
 use super::{
-    Cooling, Corrector, DoubleWell, Energy, Lattice, Length, LennardJones, Linear, Particles, Product, Ramp, Reward,
-    Scheme, Settings, Target, Tempered, Tilted, When, cool, pair_distances, read_xyz, view,
+    Annealing, Cooling, Corrector, DoubleWell, Energy, Lattice, Length, LennardJones, Linear, Particles, Product, Ramp,
+    Reward, Scheme, Settings, Target, Tempered, Tilted, When, annealed_importance_sampling, cool, pair_distances,
+    read_xyz, view,
 };
 use crate::network::{Digits8, Reading};
 use crate::{Grid, Schedule};
 use clap::ValueEnum;
-use ndarray::{Array1, Array2, ArrayView2, array};
+use ndarray::{Array1, Array2, ArrayView2, Axis, array};
 use offprint_core::artifact::{Arrays, Metadata};
 use offprint_core::{Error, Method, Params, Result, Run, Source, Table};
 use offprint_math::samples::wasserstein_sorted;
@@ -404,6 +405,7 @@ impl Method for FeynmanKac {
         };
         let on_a_line = (target.dim() == 1).then_some(&result);
         run.figure("way", view::way(&records, params.heuristic(), on_a_line));
+        run.figure("moving", view::moving(&records, params.heuristic()));
         if target.dim() > 1 {
             run.figure("result", result);
         }
@@ -432,11 +434,13 @@ fn run_cooling(params: &FeynmanKacParams, run: &mut Run) -> Result<()> {
     };
     let found = cool(&*energy, &start, &cooling, run.streams(), &run.progress())?;
     report(params, run, &found.corrected)?;
+    let annealed = anneal_without_network(&*energy, &found.hot, params, run)?;
     let clouds = [
         ("Monte Carlo, trained on", found.hot.clone()),
         ("Monte Carlo, colder", found.cold.clone()),
         ("corrected", found.corrected.draw(found.cold.nrows(), run.stream("draws"))),
         ("scaled score", found.scaled.draw(found.cold.nrows(), run.stream("draws"))),
+        ("annealed importance sampling", annealed.draw(found.cold.nrows(), run.stream("draws"))),
     ];
     let mut energies = Vec::new();
     for (name, x) in &clouds {
@@ -464,6 +468,26 @@ fn run_cooling(params: &FeynmanKacParams, run: &mut Run) -> Result<()> {
     run.save_array("colder.npy", found.cold)?;
     run.figure("weights", view::weights(&found.corrected, params.particles));
     Ok(())
+}
+
+/// The baseline that asks the energy and no network: annealed importance sampling from the same hot samples, with as many
+/// Langevin steps in all as the corrected process has steps.
+fn anneal_without_network(
+    energy: &dyn Energy,
+    hot: &Array2<f64>,
+    params: &FeynmanKacParams,
+    run: &mut Run,
+) -> Result<Particles> {
+    /// Langevin steps at one temperature.
+    const STEPS: usize = 5;
+    let length = Annealing { temperatures: (params.steps / STEPS).max(1) + 1, steps: STEPS };
+    let rows: Vec<usize> =
+        (0..params.particles.min(hot.nrows())).map(|i| i * hot.nrows() / params.particles.min(hot.nrows())).collect();
+    let start = hot.select(Axis(0), &rows);
+    let (stream, ends) = (run.stream("annealed importance sampling"), (params.temperature, params.colder));
+    let found = annealed_importance_sampling(energy, &start, ends, length, stream, &run.progress())?;
+    run.metric("annealed importance sampling: effective share", found.effective_size() / rows.len() as f64, "");
+    Ok(found)
 }
 
 /// The numbers and files of the corrected particles.

@@ -407,11 +407,16 @@ impl Work<'_> {
             Model::Learned(_) | Model::Shared(_) => None,
         };
         let d = start.ncols();
-        if d == 1 {
-            let all = runs.iter().flat_map(|(_, run)| run.paths.iter().copied());
+        // All points of all paths, with a margin.
+        let range = |j: usize| {
+            let all =
+                runs.iter().flat_map(|(_, run)| run.paths.slice(s![.., .., j]).iter().copied().collect::<Vec<_>>());
             let (low, high) = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
             let margin = 0.05 * (high - low).max(1e-9);
-            run.figure("bridge", view::line(exact, runs, (low - margin, high + margin))?);
+            (low - margin, high + margin)
+        };
+        if d == 1 {
+            run.figure("bridge", view::line(exact, runs, range(0))?);
         } else {
             let square = Picture { channels: 1, height: d.isqrt(), width: d.isqrt() };
             let picture = self.setup.picture.or((square.len() == d && d >= 16).then_some(square));
@@ -422,6 +427,7 @@ impl Work<'_> {
             }
             run.figure("bridge", view::plane(start, target, runs));
         }
+        run.figure("moving", view::moving(exact, runs, range, d)?);
         self.costs(run, start, target)
     }
 

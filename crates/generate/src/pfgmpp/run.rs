@@ -29,6 +29,11 @@ pub struct PfgmppParams {
     /// Added dimensions D to compare, comma-separated: positive numbers, 1 is Poisson flow, inf is diffusion (EDM)
     #[arg(long, value_name = "D", value_delimiter = ',', default_values = ["64", "128", "2048", "inf"])]
     pub added: Vec<Augmentation>,
+    /// Choose D: a fifth of the data is held back from training (and from the exact denoiser), every D has the same number of
+    /// training and sampling steps, and the one whose samples are nearest to what was held back, on average over --alphas,
+    /// is reported. Tries 64, 128, 512, 2048 and inf unless --added names others
+    #[arg(long, alias = "search-D")]
+    pub search_d: bool,
     /// Train a network for each D for so many steps; 0 takes the exact denoiser of the data, which needs no training but
     /// only gives back what it was shown
     #[arg(long, default_value_t = 0)]
@@ -95,7 +100,7 @@ pub struct PfgmppParams {
 offprint_core::defaults_from_flags!(PfgmppParams);
 
 /// Samplers that ask the model before the state is perturbed.
-const WITH_MEMORY: [&str; 4] = ["ddim", "dpm++2m", "deis", "unipc"];
+const WITH_MEMORY: [&str; 5] = ["ddim", "dpm++2m", "dpm-v3", "deis", "unipc"];
 
 impl Params for PfgmppParams {
     fn check(&self) -> Result<()> {
@@ -125,6 +130,9 @@ impl Params for PfgmppParams {
         }
         if self.unet && self.train == 0 {
             return Err(Error::parameter("unet", "without steps", "given with --train, the steps of its training"));
+        }
+        if self.model.is_some() && self.search_d {
+            return Err(Error::parameter("search_d", "given", "left out with --model, which has its D"));
         }
         if self.model.is_some() && self.train > 0 {
             return Err(Error::parameter("train", self.train, "0 with --model, which is trained"));
@@ -166,6 +174,8 @@ pub(super) struct Row {
     pub bits: Vec<f64>,
     /// Samples for each α.
     pub samples: Vec<Array2<f64>>,
+    /// The first points at every noise level of the longest run without errors, and the levels.
+    pub way: Vec<(f64, Array2<f64>)>,
 }
 
 impl Method for Pfgmpp {
@@ -173,8 +183,9 @@ impl Method for Pfgmpp {
 
     fn run(params: &PfgmppParams, run: &mut Run) -> Result<()> {
         let (data, shown) = read(params)?;
+        let (data, held) = if params.search_d { split(&data, run)? } else { (data.clone(), data) };
         let models = models(params, run, (&data, shown.map(|shown| shown.picture)))?;
-        let judge = Judge::new(run, data.points.view());
+        let judge = Judge::new(run, held.points.view());
         run.metric("data: points", data.points.nrows() as f64, "");
         run.metric("data: components", data.points.ncols() as f64, "");
         run.metric("sliced W2 of as many data points", judge.floor(run, params.samples)?, "");
@@ -188,8 +199,12 @@ impl Method for Pfgmpp {
         }
         run.progress().finish();
         report(params, run, &rows)?;
+        if params.search_d {
+            chosen(&rows, run)?;
+        }
         run.figure("robustness", view::robustness(params, &rows));
         run.figure("samples", view::samples(params, &rows, &data, shown)?);
+        run.figure("moving", view::moving(&rows, &data)?);
         if params.data.is_builtin() {
             run.figure("field", view::field_lines()?);
         }
@@ -225,6 +240,38 @@ fn read(params: &PfgmppParams) -> Result<(Scaled, Option<Shown>)> {
     Ok((named?, shown))
 }
 
+/// Four fifths of the data to learn from, and the rest to judge by.
+fn split(data: &Scaled, run: &Run) -> Result<(Scaled, Scaled)> {
+    let n = data.points.nrows();
+    if n < 10 {
+        let allowed = "off with fewer than 10 points, of which a fifth would be held back";
+        return Err(Error::parameter("search_d", format!("{n} points"), allowed));
+    }
+    let mut rows: Vec<usize> = (0..n).collect();
+    rows.shuffle(&mut run.stream("held back").rng(0));
+    let (held, learned) = rows.split_at(n / 5);
+    Ok((data.select(learned), data.select(held)))
+}
+
+/// The mean distance to the points held back for each D, and the lowest as a metric.
+fn chosen(rows: &[Row], run: &mut Run) -> Result<()> {
+    let scores: Vec<f64> = rows.iter().map(|row| offprint_math::stats::mean(&row.errors)).collect();
+    let best = scores.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i);
+    run.metric("chosen D", rows[best].added.get(), "");
+    let runner_up =
+        scores.iter().enumerate().filter(|(i, _)| *i != best).map(|(_, s)| *s).fold(f64::INFINITY, f64::min);
+    run.metric("distance of the chosen D / of the next", scores[best] / runner_up, "");
+    run.table(
+        Table::new("search", "Mean over the errors α of the sliced W₂ to the points held back.")
+            .words("D", rows.iter().map(|row| row.added.to_string()))
+            .numbers("score", "", scores)
+            .words("", (0..rows.len()).map(|i| if i == best { "chosen" } else { "" }.to_owned())),
+    )
+}
+
+/// What --search-d tries.
+const SEARCHED: [f64; 5] = [64.0, 128.0, 512.0, 2048.0, f64::INFINITY];
+
 fn models(
     params: &PfgmppParams,
     run: &mut Run,
@@ -243,8 +290,13 @@ fn models(
         };
         return Ok(vec![(added, Model::Trained(network))]);
     }
+    let usual = params.added == PfgmppParams::default().added;
+    let added: Vec<Augmentation> = match params.search_d && usual {
+        true => SEARCHED.into_iter().map(Augmentation::new).collect::<Result<_>>()?,
+        false => params.added.clone(),
+    };
     let mut models = Vec::new();
-    for &added in &params.added {
+    for added in added {
         if added.get() <= 1.0 {
             run.warn(format!("D = {added}: the noise has no mean, samples start from Cauchy tails or worse"));
         }
@@ -336,7 +388,8 @@ fn measure(
         Ok::<_, Error>((judge.distance(sampled.y.view())?, sampled))
     };
     let most = *params.steps.last().expect("checked");
-    let mut row = Row { added, errors: vec![], steps: vec![], calls: vec![], bits: vec![], samples: vec![] };
+    let mut row =
+        Row { added, errors: vec![], steps: vec![], calls: vec![], bits: vec![], samples: vec![], way: vec![] };
     let mut path = Vec::new();
     let mut best = None;
     for &steps in &params.steps {
@@ -365,6 +418,10 @@ fn measure(
             row.bits.push(with_quantised(network, bits, ask)?.0);
         }
     }
+    let levels = Grid::karras(&Schedule::Edm, most - 1, params.sigma_min, params.sigma_max, params.rho)?;
+    let levels = levels.nodes().iter().map(|node| node.tau).chain([0.0]);
+    let shown = params.samples.min(view::MOVING);
+    row.way = levels.zip(&path).map(|(tau, points)| (tau, points.slice(s![..shown, ..]).to_owned())).collect();
     run.save_array(&format!("samples-D{added}.npy"), data.restore(last.y.view()))?;
     let count = params.paths.min(params.samples);
     let mut paths = Array3::zeros((count, path.len(), last.y.ncols()));

@@ -16,6 +16,8 @@ use offprint_math::linalg;
 const PICTURES: usize = 24;
 /// Points of each D and α.
 const POINTS: usize = 1500;
+/// Points of each D that move.
+pub(super) const MOVING: usize = 600;
 
 fn name(added: Augmentation) -> String {
     if added.is_diffusion() { "D = ∞ (diffusion)".into() } else { format!("D = {added}") }
@@ -108,6 +110,29 @@ impl Plane {
             .layer(Layer::Points { name: "data".into(), x, y, radius: 1.2 })
             .layer(Layer::Points { name: "samples".into(), x: u, y: v, radius: 1.8 })
     }
+}
+
+/// Points on their way from noise to data, for the smallest and the largest D, in units of √(σ² + σ_data²) so that noise
+/// and data fill the same frame.
+pub(super) fn moving(rows: &[Row], data: &Scaled) -> Result<Figure> {
+    const HALF: f64 = 4.0;
+    let plane = Plane::of(data.points.view())?;
+    let ends = if rows.len() > 1 { vec![&rows[rows.len() - 1], &rows[0]] } else { vec![&rows[0]] };
+    let deviation = data.points.std(0.0);
+    let frames = (0..rows[0].way.len()).map(|k| {
+        let level = rows[0].way[k].0;
+        let unit = level.hypot(deviation);
+        let axis = |label: &str| Axis::new(format!("{label} / √(σ² + σ_data²)")).limits(-HALF, HALF);
+        let mut plot = Plot::new(axis(plane.labels[0]), axis(plane.labels[1])).equal_aspect();
+        for row in &ends {
+            let placed = row.way[k].1.dot(&plane.axes) / unit;
+            plot = plot.points(name(row.added), placed.column(0).to_vec(), placed.column(1).to_vec(), 1.6);
+        }
+        (format!("σ = {level:.3}"), plot.into())
+    });
+    let caption = "From noise (left) to data (right). The tails of a small D reach beyond the frame at first; both laws end in the \
+                   same data.";
+    Ok(Figure::moving("Samples on their way, moving", caption, frames))
 }
 
 /// Field lines of three charges on a line, for Poisson flow, for a D between, and for diffusion.
