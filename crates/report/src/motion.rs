@@ -43,7 +43,7 @@ pub(crate) fn motion(figure: &Figure) -> Result<Option<Motion>> {
         // Every other frame, and the last in any case.
         let last = frames.len() - 1;
         let mut at = 0..;
-        frames.retain(|_| at.next().is_some_and(|i: usize| i % 2 == 0 || i == last));
+        frames.retain(|_| at.next().is_some_and(|i: usize| i.is_multiple_of(2) || i == last));
     }
 }
 

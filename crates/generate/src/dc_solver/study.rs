@@ -173,7 +173,7 @@ fn guided_mixture(run: &mut Run) -> Result<()> {
     progress.finish();
     let claimed = &draws[0];
     let how = format!("one mixture, d = 64, {points} search and {tests} test noises, {substeps} substeps");
-    let claims: [(&str, Ratios, fn(&[f64]) -> f64); 4] = [
+    let claims: [(&str, Ratios, OneNumber); 4] = [
         ("misalignment", Draw::asking_again, largest),
         ("misalignment-guided", Draw::asking_again_guided, geometric_mean),
         ("compensation", Draw::gains, geometric_mean),
@@ -197,6 +197,8 @@ fn guided_mixture(run: &mut Run) -> Result<()> {
 
 /// Ratios of errors of one draw.
 type Ratios = fn(&Draw) -> Vec<f64>;
+/// What a claim makes of them.
+type OneNumber = fn(&[f64]) -> f64;
 
 /// Strengths of the guidance.
 const GUIDANCES: [f64; 3] = [1.0, 3.0, 7.5];
