@@ -1,12 +1,12 @@
 //! A LLaMA-like decoder: rotary positions, grouped keys and values, SwiGLU, root-mean-square norms.
 
-use super::attention::{join_heads, split_heads};
+use super::attention::{Rotary, join_heads, repeat_heads, split_heads};
 use super::slim::check_shapes;
 use super::{BlockShape, at_least_one, heads_divide};
 use crate::layers::{Embedding, Linear, RmsNorm};
 use crate::ops::{self, Mask};
 use crate::params::{Init, Weights};
-use candle_core::{Device, Tensor, bail};
+use candle_core::{Tensor, bail};
 use offprint_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -106,47 +106,6 @@ impl Layer {
     }
 }
 
-/// Each head `times` times in a row.
-fn repeat_heads(x: &Tensor, times: usize) -> candle_core::Result<Tensor> {
-    if times == 1 {
-        return Ok(x.clone());
-    }
-    let (n, heads, positions, d) = x.dims4()?;
-    x.unsqueeze(2)?.broadcast_as((n, heads, times, positions, d))?.reshape((n, heads * times, positions, d))
-}
-
-/// Cosines and sines of the rotary angles, (positions, d) each: angle p θ^(−2i/d) for position p and the pair
-/// (i, i + d/2) of a head's d components.
-#[derive(Debug, Clone)]
-struct Rotary {
-    cos: Tensor,
-    sin: Tensor,
-}
-
-impl Rotary {
-    fn new(config: &LlamaConfig, positions: usize, dtype: candle_core::DType) -> candle_core::Result<Self> {
-        let d = config.head_dim();
-        let angles: Vec<f64> = (0..positions)
-            .flat_map(|p| {
-                (0..d).map(move |j| p as f64 * config.rope_theta.powf(-2.0 * (j % (d / 2)) as f64 / d as f64))
-            })
-            .collect();
-        let table = |f: fn(f64) -> f64| {
-            let values: Vec<f64> = angles.iter().map(|&a| f(a)).collect();
-            Tensor::from_vec(values, (positions, d), &Device::Cpu)?.to_dtype(dtype)
-        };
-        Ok(Self { cos: table(f64::cos)?, sin: table(f64::sin)? })
-    }
-
-    /// Rotates each pair (i, i + d/2) of `x` (n, heads, positions, d) by its angle.
-    fn turn(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let half = x.dim(3)? / 2;
-        let (a, b) = (x.narrow(3, 0, half)?, x.narrow(3, half, half)?);
-        let across = Tensor::cat(&[&b.neg()?, &a], 3)?;
-        x.broadcast_mul(&self.cos)? + across.broadcast_mul(&self.sin)?
-    }
-}
-
 /// A decoder with the names of LLaMA's checkpoints: `model.embed_tokens`, `model.layers.0.self_attn.q_proj`, …,
 /// `model.norm`, `lm_head`.
 #[derive(Debug, Clone)]
@@ -212,7 +171,7 @@ impl Llama {
             bail!("{positions} tokens, but the model sees at most {}", self.config.max_position_embeddings);
         }
         let mut x = self.embed_tokens.forward(ids)?;
-        let rotary = Rotary::new(&self.config, positions, x.dtype())?;
+        let rotary = Rotary::new(self.config.head_dim(), self.config.rope_theta, positions, x.dtype())?;
         for layer in &self.layers {
             x = layer.forward(&x, &rotary)?;
         }

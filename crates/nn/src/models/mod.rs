@@ -1,6 +1,6 @@
 //! Models, one plain file each: a config, the layers under the names of published checkpoints, `new` and `forward`.
 
-mod attention;
+pub mod attention;
 mod bert;
 mod digits_cnn;
 mod gpt;
