@@ -15,6 +15,7 @@ pub mod bits;
 pub mod calibration;
 mod compression;
 pub mod examples;
+pub mod hesso;
 mod layer;
 pub mod methods;
 pub mod model;
@@ -25,13 +26,11 @@ pub use compression::{Compressed, LayerRecord, Order, Work, compress, usual_targ
 pub use layer::{Layer, matrix, tensor};
 pub use packed::{Mask, Packed, Pattern, Values};
 
-pub mod hesso;
-
 use offprint_core::{Comparison, Paper};
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![]
+    vec![offprint_core::paper!("hesso", hesso::HessoPaper)]
 }
 
 /// The comparisons of this field.

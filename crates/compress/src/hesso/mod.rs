@@ -1,6 +1,7 @@
 //! HESSO (Chen et al. 2024): train a network and remove structures from it in the same run.
 
 mod base;
+mod bench;
 mod choose;
 mod cric;
 mod data;
@@ -13,6 +14,7 @@ mod optimizer;
 mod run;
 mod saliency;
 mod space;
+mod study;
 mod subnet;
 mod train;
 mod ways;
