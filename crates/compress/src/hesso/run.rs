@@ -10,6 +10,7 @@ use super::space::{Inside, Space};
 use super::subnet::compact;
 use super::train::{Quality, Training, judge};
 use super::ways::{Outcome, Pruning, Way, kept};
+use crate::examples::{Example, Subject};
 use candle_core::DType;
 use offprint_core::figure::{Axis, Figure, Layer, Plot};
 use offprint_core::{Error, Method, Params, Result, Run, Source, Table};
@@ -108,6 +109,9 @@ pub struct HessoParams {
     /// 64-128-128-10
     #[arg(long)]
     pub model: Option<PathBuf>,
+    /// A trained network that is built in, in place of one of yours, with its own samples
+    #[arg(long, value_enum)]
+    pub example: Option<Example>,
     /// A config.json that lies elsewhere than beside the weights
     #[arg(long)]
     pub config: Option<PathBuf>,
@@ -204,8 +208,14 @@ impl Params for HessoParams {
             let given = format!("{} after a start of {}", self.window, self.start);
             return Err(Error::parameter("window", given, "such that start + window is at most 1"));
         }
+        if self.example.is_some() && self.precision != Precision::F32 {
+            return Err(Error::parameter("precision", "f64", "f32 for a built-in network"));
+        }
         if self.config.is_some() && self.model.is_none() {
             return Err(Error::parameter("model", "none", "the weights that the config describes"));
+        }
+        if self.example.is_some() && (self.model.is_some() || !self.data.is_builtin()) {
+            return Err(Error::parameter("example", "a built-in network", "none where a model or samples are given"));
         }
         if self.targets.is_some() && self.data.is_builtin() {
             return Err(Error::parameter("data", "builtin", "the samples whose targets are given"));
@@ -254,6 +264,10 @@ impl HessoParams {
 
     fn start(&self, run: &Run) -> Result<(Net, Samples)> {
         let dtype = self.dtype();
+        if let Some(example) = self.example {
+            let Subject { network, train, test } = example.load()?;
+            return Ok((Net::of(&network, &train.inputs.dims()[1..])?, Samples { train, test }));
+        }
         let Some(path) = &self.model else {
             let samples = match self.data.is_builtin() {
                 true => digits_samples(true, dtype)?,
@@ -304,7 +318,8 @@ impl Method for HessoPaper {
             penalty: params.penalty,
             ..Pruning::hesso(params.base(), params.sparsity, run.stream("chance"))
         };
-        let before = params.model.as_ref().map(|_| judge(&net, &samples.test, loss)).transpose()?;
+        let trained = params.model.is_some() || params.example.is_some();
+        let before = trained.then(|| judge(&net, &samples.test, loss)).transpose()?;
         let outcome = pruning.run(&net, &space, &training, &run.progress())?;
         let small = compact(&net, &space, &outcome.removed)?;
         if let Some(before) = before {
