@@ -1,4 +1,4 @@
-//! HESSO (Chen et al. 2024): train a network and remove structures from it in the same run.
+#![doc = include_str!("README.md")]
 
 mod base;
 mod bench;
