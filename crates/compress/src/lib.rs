@@ -22,6 +22,7 @@ mod compression;
 pub mod contest;
 pub mod examples;
 pub mod export;
+pub mod hesso;
 mod layer;
 pub mod methods;
 pub mod model;
@@ -38,7 +39,7 @@ use offprint_core::{Comparison, Paper};
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![offprint_core::paper!("adaquant", adaquant::AdaQuant)]
+    vec![offprint_core::paper!("adaquant", adaquant::AdaQuant), offprint_core::paper!("hesso", hesso::HessoPaper)]
 }
 
 /// The comparisons of this field.

@@ -5,7 +5,7 @@ use crate::derivatives::{Loss, LossFunction};
 use crate::error::computation;
 use crate::layers::{LayerPlace, places};
 use crate::models::{
-    DigitsCnn, Gpt, GptConfig, Llama, LlamaConfig, Mlp, MlpConfig, ResNet, ResNetConfig, ViT, ViTConfig,
+    DigitsCnn, Gpt, GptConfig, Llama, LlamaConfig, Mlp, MlpConfig, ResNet, ResNetConfig, Slim, ViT, ViTConfig,
 };
 use crate::ops::Mode;
 use crate::params::{Params, Weights};
@@ -38,6 +38,8 @@ pub enum Architecture {
     Gpt(GptConfig),
     /// A LLaMA-like decoder.
     Llama(LlamaConfig),
+    /// One of these with widths of its own in each layer.
+    Slim(Slim),
 }
 
 /// What a model reads.
@@ -76,10 +78,10 @@ impl Architecture {
                 config.map(Self::Llama).map_err(|e| bad(format!("does not describe a LLaMA: {e}")))
             }
             Some(other) => Err(bad(format!("has the model_type \"{other}\"; llama is the one that is read here"))),
-            None => {
-                Err(bad("has neither \"architecture\" (mlp, digits_cnn, resnet, vit, gpt or llama) nor \"model_type\""
-                    .into()))
-            }
+            None => Err(bad(
+                "has neither \"architecture\" (mlp, digits_cnn, resnet, vit, gpt, llama or slim) nor \"model_type\""
+                    .into(),
+            )),
         }
     }
 
@@ -94,6 +96,7 @@ impl Architecture {
             Self::Llama(config) => {
                 Reads::Tokens { vocabulary: config.vocab_size, context: config.max_position_embeddings }
             }
+            Self::Slim(slim) => slim.regular().reads(),
         }
     }
 
@@ -106,6 +109,7 @@ impl Architecture {
             Self::ViT(config) => config.classes,
             Self::Gpt(config) => config.vocabulary,
             Self::Llama(config) => config.vocab_size,
+            Self::Slim(slim) => slim.regular().outputs(),
         }
     }
 }
@@ -183,6 +187,15 @@ impl Network {
             Architecture::ViT(config) => Model::ViT(ViT::new(config, weights)?.into()),
             Architecture::Gpt(config) => Model::Gpt(Gpt::new(config, weights)?),
             Architecture::Llama(config) => Model::Llama(Llama::new(config, weights)?),
+            Architecture::Slim(slim) => match slim {
+                Slim::DigitsCnn { classes, widths } => {
+                    Model::DigitsCnn(DigitsCnn::slim(*classes, *widths, weights)?.into())
+                }
+                Slim::ResNet { config, inner } => Model::ResNet(ResNet::slim(config, inner, weights)?.into()),
+                Slim::ViT { config, shapes } => Model::ViT(ViT::slim(config, shapes, weights)?.into()),
+                Slim::Gpt { config, shapes } => Model::Gpt(Gpt::slim(config, shapes, weights)?),
+                Slim::Llama { config, shapes } => Model::Llama(Llama::slim(config, shapes, weights)?),
+            },
         };
         // PyTorch counts the batches that a batch norm has seen; nothing here depends on it.
         let params = weights.finish(&["num_batches_tracked"])?;

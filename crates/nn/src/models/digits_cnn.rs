@@ -5,7 +5,7 @@ use crate::layers::{BatchNorm, Conv2d, Linear};
 use crate::ops::{self, Mode};
 use crate::params::Weights;
 use candle_core::Tensor;
-use offprint_core::Result;
+use offprint_core::{Error, Result};
 
 /// Four 3 × 3 convolutions with batch norm and ReLU, 16, 32, 32 and 64 channels, the second and the last with stride 2,
 /// the third with a skip connection; the mean over places; a linear classifier. 33 k parameters.
@@ -18,7 +18,23 @@ pub struct DigitsCnn {
 impl DigitsCnn {
     /// For `classes` classes of images with one channel. Names: `conv1`, `bn1`, …, `conv4`, `bn4`, `fc`.
     pub fn new(classes: usize, weights: &Weights) -> Result<Self> {
-        at_least_one(&[("classes", classes)])?;
+        Self::slim(classes, Self::WIDTHS, weights)
+    }
+
+    /// Channels of the four convolutions.
+    pub const WIDTHS: [usize; 4] = [16, 32, 32, 64];
+
+    /// With other numbers of channels; the second and the third must be equal, for the skip between them.
+    pub fn slim(classes: usize, widths: [usize; 4], weights: &Weights) -> Result<Self> {
+        at_least_one(&[("classes", classes), ("widths", widths[0].min(widths[1]).min(widths[3]))])?;
+        if widths[1] != widths[2] {
+            return Err(Error::parameter(
+                "widths",
+                format!("{widths:?}"),
+                "the same for the second and the third layer",
+            ));
+        }
+        let [first, second, third, fourth] = widths;
         let block = |i: usize, inputs: usize, outputs: usize, stride: usize| -> Result<(Conv2d, BatchNorm)> {
             let conv = ops::Conv2d { stride, ..ops::Conv2d::same(3) };
             Ok((
@@ -27,8 +43,13 @@ impl DigitsCnn {
             ))
         };
         Ok(Self {
-            blocks: [block(1, 1, 16, 1)?, block(2, 16, 32, 2)?, block(3, 32, 32, 1)?, block(4, 32, 64, 2)?],
-            fc: Linear::new(64, classes, true, &weights.at("fc"))?,
+            blocks: [
+                block(1, 1, first, 1)?,
+                block(2, first, second, 2)?,
+                block(3, second, third, 1)?,
+                block(4, third, fourth, 2)?,
+            ],
+            fc: Linear::new(fourth, classes, true, &weights.at("fc"))?,
         })
     }
 

@@ -1,6 +1,7 @@
 //! A decoder-only transformer with learned positions, after GPT-2.
 
-use super::{at_least_one, heads_divide};
+use super::slim::check_shapes;
+use super::{BlockShape, at_least_one, heads_divide};
 use crate::error::computation;
 use crate::layers::{Embedding, LayerNorm, Linear, RmsNorm};
 use crate::ops::{self, Mask};
@@ -90,8 +91,8 @@ struct Block {
 }
 
 impl Block {
-    fn new(config: &GptConfig, weights: &Weights) -> Result<Self> {
-        let width = config.width;
+    fn new(config: &GptConfig, shape: &BlockShape, weights: &Weights) -> Result<Self> {
+        let (width, inner) = (config.width, shape.heads * shape.head_dim);
         let linear = |inputs, outputs, std, name: &str| {
             Linear::with_init(inputs, outputs, Init::Normal { std }, Some(Init::Constant(0.0)), &weights.at(name))
         };
@@ -100,12 +101,12 @@ impl Block {
         let last = std / (2.0 * config.depth as f64).sqrt();
         Ok(Self {
             ln_1: NormLayer::new(config, &weights.at("ln_1"))?,
-            c_attn: linear(width, 3 * width, std, "attn.c_attn")?,
-            attn_proj: linear(width, width, last, "attn.c_proj")?,
+            c_attn: linear(width, 3 * inner, std, "attn.c_attn")?,
+            attn_proj: linear(inner, width, last, "attn.c_proj")?,
             ln_2: NormLayer::new(config, &weights.at("ln_2"))?,
-            c_fc: linear(width, config.mlp, std, "mlp.c_fc")?,
-            mlp_proj: linear(config.mlp, width, last, "mlp.c_proj")?,
-            heads: config.heads,
+            c_fc: linear(width, shape.mlp, std, "mlp.c_fc")?,
+            mlp_proj: linear(shape.mlp, width, last, "mlp.c_proj")?,
+            heads: shape.heads,
         })
     }
 
@@ -132,14 +133,26 @@ pub struct Gpt {
 impl Gpt {
     /// Builds the layers from `weights`.
     pub fn new(config: &GptConfig, weights: &Weights) -> Result<Self> {
-        let GptConfig { vocabulary, context, width, heads, mlp, .. } = *config;
-        at_least_one(&[("vocabulary", vocabulary), ("context", context), ("mlp", mlp)])?;
+        let GptConfig { width, heads, depth, mlp, .. } = *config;
+        at_least_one(&[("mlp", mlp)])?;
         heads_divide(width, heads, "heads")?;
+        Self::slim(config, &vec![BlockShape { heads, head_dim: width / heads, mlp }; depth], weights)
+    }
+
+    /// With a shape of its own for each block.
+    pub fn slim(config: &GptConfig, shapes: &[BlockShape], weights: &Weights) -> Result<Self> {
+        let GptConfig { vocabulary, context, width, .. } = *config;
+        at_least_one(&[("vocabulary", vocabulary), ("context", context), ("width", width)])?;
+        check_shapes(shapes, config.depth)?;
         let init = Init::Normal { std: STD };
         Ok(Self {
             wte: Embedding::new(vocabulary, width, init, &weights.at("wte"))?,
             wpe: Embedding::new(context, width, init, &weights.at("wpe"))?,
-            blocks: (0..config.depth).map(|i| Block::new(config, &weights.at("h").at(i))).collect::<Result<_>>()?,
+            blocks: shapes
+                .iter()
+                .enumerate()
+                .map(|(i, shape)| Block::new(config, shape, &weights.at("h").at(i)))
+                .collect::<Result<_>>()?,
             ln_f: NormLayer::new(config, &weights.at("ln_f"))?,
             context,
         })

@@ -1,11 +1,12 @@
 //! A LLaMA-like decoder: rotary positions, grouped keys and values, SwiGLU, root-mean-square norms.
 
-use super::attention::{join_heads, split_heads};
-use super::{at_least_one, heads_divide};
+use super::attention::{Rotary, join_heads, repeat_heads, split_heads};
+use super::slim::check_shapes;
+use super::{BlockShape, at_least_one, heads_divide};
 use crate::layers::{Embedding, Linear, RmsNorm};
 use crate::ops::{self, Mask};
 use crate::params::{Init, Weights};
-use candle_core::{Device, Tensor, bail};
+use candle_core::{Tensor, bail};
 use offprint_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,18 @@ pub struct LlamaConfig {
     pub tie_word_embeddings: bool,
 }
 
+impl LlamaConfig {
+    /// Width of a head.
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_attention_heads.max(1)
+    }
+
+    /// Query heads that share the keys and values of one head.
+    pub fn heads_per_key(&self) -> usize {
+        self.num_attention_heads / self.num_key_value_heads.max(1)
+    }
+}
+
 fn rope_theta() -> f64 {
     10_000.0
 }
@@ -58,18 +71,18 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(config: &LlamaConfig, weights: &Weights) -> Result<Self> {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
-        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
-        let kv = width / heads * kv_heads;
+    fn new(config: &LlamaConfig, shape: &BlockShape, weights: &Weights) -> Result<Self> {
+        let (width, inner) = (config.hidden_size, shape.mlp);
+        let (heads, kv_heads) = (shape.heads, shape.heads / config.heads_per_key());
+        let (q, kv) = (heads * shape.head_dim, kv_heads * shape.head_dim);
         let linear = |inputs, outputs, name: &str| Linear::with_init(inputs, outputs, INIT, None, &weights.at(name));
         let norm = |name: &str| RmsNorm::new(width, config.rms_norm_eps, &weights.at(name));
         Ok(Self {
             input_layernorm: norm("input_layernorm")?,
-            q_proj: linear(width, width, "self_attn.q_proj")?,
+            q_proj: linear(width, q, "self_attn.q_proj")?,
             k_proj: linear(width, kv, "self_attn.k_proj")?,
             v_proj: linear(width, kv, "self_attn.v_proj")?,
-            o_proj: linear(width, width, "self_attn.o_proj")?,
+            o_proj: linear(q, width, "self_attn.o_proj")?,
             post_attention_layernorm: norm("post_attention_layernorm")?,
             gate_proj: linear(width, inner, "mlp.gate_proj")?,
             up_proj: linear(width, inner, "mlp.up_proj")?,
@@ -93,47 +106,6 @@ impl Layer {
     }
 }
 
-/// Each head `times` times in a row.
-fn repeat_heads(x: &Tensor, times: usize) -> candle_core::Result<Tensor> {
-    if times == 1 {
-        return Ok(x.clone());
-    }
-    let (n, heads, positions, d) = x.dims4()?;
-    x.unsqueeze(2)?.broadcast_as((n, heads, times, positions, d))?.reshape((n, heads * times, positions, d))
-}
-
-/// Cosines and sines of the rotary angles, (positions, d) each: angle p θ^(−2i/d) for position p and the pair
-/// (i, i + d/2) of a head's d components.
-#[derive(Debug, Clone)]
-struct Rotary {
-    cos: Tensor,
-    sin: Tensor,
-}
-
-impl Rotary {
-    fn new(config: &LlamaConfig, positions: usize, dtype: candle_core::DType) -> candle_core::Result<Self> {
-        let d = config.hidden_size / config.num_attention_heads;
-        let angles: Vec<f64> = (0..positions)
-            .flat_map(|p| {
-                (0..d).map(move |j| p as f64 * config.rope_theta.powf(-2.0 * (j % (d / 2)) as f64 / d as f64))
-            })
-            .collect();
-        let table = |f: fn(f64) -> f64| {
-            let values: Vec<f64> = angles.iter().map(|&a| f(a)).collect();
-            Tensor::from_vec(values, (positions, d), &Device::Cpu)?.to_dtype(dtype)
-        };
-        Ok(Self { cos: table(f64::cos)?, sin: table(f64::sin)? })
-    }
-
-    /// Rotates each pair (i, i + d/2) of `x` (n, heads, positions, d) by its angle.
-    fn turn(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let half = x.dim(3)? / 2;
-        let (a, b) = (x.narrow(3, 0, half)?, x.narrow(3, half, half)?);
-        let across = Tensor::cat(&[&b.neg()?, &a], 3)?;
-        x.broadcast_mul(&self.cos)? + across.broadcast_mul(&self.sin)?
-    }
-}
-
 /// A decoder with the names of LLaMA's checkpoints: `model.embed_tokens`, `model.layers.0.self_attn.q_proj`, …,
 /// `model.norm`, `lm_head`.
 #[derive(Debug, Clone)]
@@ -148,20 +120,41 @@ pub struct Llama {
 impl Llama {
     /// Builds the layers from `weights`.
     pub fn new(config: &LlamaConfig, weights: &Weights) -> Result<Self> {
-        at_least_one(&[("vocab_size", config.vocab_size), ("intermediate_size", config.intermediate_size)])?;
+        at_least_one(&[("intermediate_size", config.intermediate_size)])?;
+        heads_divide(config.hidden_size, config.num_attention_heads, "num_attention_heads")?;
+        let shape = BlockShape {
+            heads: config.num_attention_heads,
+            head_dim: config.head_dim(),
+            mlp: config.intermediate_size,
+        };
+        Self::slim(config, &vec![shape; config.num_hidden_layers], weights)
+    }
+
+    /// With a shape of its own for each block: numbers of heads that groups of keys divide, and heads of the regular width.
+    pub fn slim(config: &LlamaConfig, shapes: &[BlockShape], weights: &Weights) -> Result<Self> {
+        at_least_one(&[("vocab_size", config.vocab_size)])?;
         heads_divide(config.hidden_size, config.num_attention_heads, "num_attention_heads")?;
         heads_divide(config.num_attention_heads, config.num_key_value_heads, "num_key_value_heads")?;
-        if !(config.hidden_size / config.num_attention_heads).is_multiple_of(2) {
+        if !config.head_dim().is_multiple_of(2) {
             return Err(Error::parameter(
                 "num_attention_heads",
                 config.num_attention_heads,
                 "such that a head has an even width, for rotations of pairs",
             ));
         }
+        check_shapes(shapes, config.num_hidden_layers)?;
+        let (head_dim, per_key) = (config.head_dim(), config.heads_per_key());
+        if let Some(i) = shapes.iter().position(|s| s.head_dim != head_dim || !s.heads.is_multiple_of(per_key)) {
+            let allowed = format!("heads of width {head_dim}, {per_key} for each head of keys");
+            return Err(Error::parameter(format!("shapes[{i}]"), format!("{:?}", shapes[i]), allowed));
+        }
         let at = weights.at("model");
         let embed_tokens = Embedding::new(config.vocab_size, config.hidden_size, INIT, &at.at("embed_tokens"))?;
-        let layers =
-            (0..config.num_hidden_layers).map(|i| Layer::new(config, &at.at("layers").at(i))).collect::<Result<_>>()?;
+        let layers = shapes
+            .iter()
+            .enumerate()
+            .map(|(i, shape)| Layer::new(config, shape, &at.at("layers").at(i)))
+            .collect::<Result<_>>()?;
         let norm = RmsNorm::new(config.hidden_size, config.rms_norm_eps, &at.at("norm"))?;
         let lm_head = if config.tie_word_embeddings {
             Linear::tied(embed_tokens.table(), embed_tokens.name())
@@ -178,7 +171,7 @@ impl Llama {
             bail!("{positions} tokens, but the model sees at most {}", self.config.max_position_embeddings);
         }
         let mut x = self.embed_tokens.forward(ids)?;
-        let rotary = Rotary::new(&self.config, positions, x.dtype())?;
+        let rotary = Rotary::new(self.config.head_dim(), self.config.rope_theta, positions, x.dtype())?;
         for layer in &self.layers {
             x = layer.forward(&x, &rotary)?;
         }

@@ -1,6 +1,6 @@
 //! Models, one plain file each: a config, the layers under the names of published checkpoints, `new` and `forward`.
 
-mod attention;
+pub mod attention;
 mod bert;
 mod digits_cnn;
 mod gpt;
@@ -8,6 +8,7 @@ mod llama;
 mod mlp;
 mod resnet;
 mod sentence;
+mod slim;
 mod time;
 mod unet;
 mod vit;
@@ -19,6 +20,7 @@ pub use llama::{Llama, LlamaConfig};
 pub use mlp::{Activation, Mlp, MlpConfig};
 pub use resnet::{ResNet, ResNetConfig};
 pub use sentence::SentenceEncoder;
+pub use slim::{BlockShape, Slim};
 pub use time::{TimeEmbedding, TimeMlp, TimeMlpConfig, sinusoids};
 pub use unet::{UNet, UNetConfig};
 pub use vit::{ViT, ViTConfig};

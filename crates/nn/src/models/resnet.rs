@@ -5,7 +5,7 @@ use crate::layers::{BatchNorm, Conv2d, Linear};
 use crate::ops::{self, Mode};
 use crate::params::Weights;
 use candle_core::Tensor;
-use offprint_core::Result;
+use offprint_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// The shape of a [`ResNet`]: 6n + 2 layers.
@@ -39,7 +39,7 @@ struct Block {
 }
 
 impl Block {
-    fn new(inputs: usize, outputs: usize, stride: usize, weights: &Weights) -> Result<Self> {
+    fn new(inputs: usize, inner: usize, outputs: usize, stride: usize, weights: &Weights) -> Result<Self> {
         let strided = ops::Conv2d { stride, ..ops::Conv2d::same(3) };
         let projection = || -> Result<(Conv2d, BatchNorm)> {
             let conv = ops::Conv2d { stride, ..ops::Conv2d::default() };
@@ -47,9 +47,9 @@ impl Block {
             Ok((Conv2d::new(inputs, outputs, 1, conv, false, &at.at(0))?, BatchNorm::new(outputs, &at.at(1))?))
         };
         Ok(Self {
-            conv1: Conv2d::new(inputs, outputs, 3, strided, false, &weights.at("conv1"))?,
-            bn1: BatchNorm::new(outputs, &weights.at("bn1"))?,
-            conv2: Conv2d::new(outputs, outputs, 3, ops::Conv2d::same(3), false, &weights.at("conv2"))?,
+            conv1: Conv2d::new(inputs, inner, 3, strided, false, &weights.at("conv1"))?,
+            bn1: BatchNorm::new(inner, &weights.at("bn1"))?,
+            conv2: Conv2d::new(inner, outputs, 3, ops::Conv2d::same(3), false, &weights.at("conv2"))?,
             bn2: BatchNorm::new(outputs, &weights.at("bn2"))?,
             downsample: (stride != 1 || inputs != outputs).then(projection).transpose()?,
         })
@@ -78,6 +78,12 @@ pub struct ResNet {
 impl ResNet {
     /// Builds the layers from `weights`.
     pub fn new(config: &ResNetConfig, weights: &Weights) -> Result<Self> {
+        let inner: Vec<usize> = config.widths.iter().flat_map(|&width| vec![width; config.blocks]).collect();
+        Self::slim(config, &inner, weights)
+    }
+
+    /// With the given numbers of channels between the two convolutions of each block.
+    pub fn slim(config: &ResNetConfig, inner: &[usize], weights: &Weights) -> Result<Self> {
         let first = config.widths.first().copied().unwrap_or(0);
         let narrowest = config.widths.iter().copied().min().unwrap_or(0);
         at_least_one(&[
@@ -85,14 +91,20 @@ impl ResNet {
             ("widths", narrowest),
             ("blocks", config.blocks),
             ("classes", config.classes),
+            ("inner", inner.iter().copied().min().unwrap_or(1)),
         ])?;
+        if inner.len() != config.widths.len() * config.blocks {
+            let allowed = format!("one for each of {} × {} blocks", config.widths.len(), config.blocks);
+            return Err(Error::parameter("inner", format!("{} widths", inner.len()), allowed));
+        }
         let conv1 = Conv2d::new(config.channels, first, 3, ops::Conv2d::same(3), false, &weights.at("conv1"))?;
         let bn1 = BatchNorm::new(first, &weights.at("bn1"))?;
         let (mut blocks, mut inputs) = (Vec::new(), first);
         for (stage, &width) in config.widths.iter().enumerate() {
             for i in 0..config.blocks {
                 let stride = if stage > 0 && i == 0 { 2 } else { 1 };
-                blocks.push(Block::new(inputs, width, stride, &weights.at(format!("layer{}", stage + 1)).at(i))?);
+                let at = weights.at(format!("layer{}", stage + 1)).at(i);
+                blocks.push(Block::new(inputs, inner[blocks.len()], width, stride, &at)?);
                 inputs = width;
             }
         }

@@ -1,6 +1,7 @@
 //! The vision transformer (Dosovitskiy et al. 2021).
 
-use super::{at_least_one, heads_divide};
+use super::slim::check_shapes;
+use super::{BlockShape, at_least_one, heads_divide};
 use crate::layers::{Conv2d, LayerNorm, Learned, Linear};
 use crate::ops::{self, Mask};
 use crate::params::{Init, Weights};
@@ -47,6 +48,10 @@ impl ViTConfig {
         }
     }
 
+    fn block(&self) -> BlockShape {
+        BlockShape { heads: self.heads, head_dim: self.width / self.heads, mlp: self.mlp }
+    }
+
     fn tokens(&self) -> usize {
         (self.image / self.patch).pow(2) + usize::from(self.class_token)
     }
@@ -70,16 +75,16 @@ struct Block {
 }
 
 impl Block {
-    fn new(config: &ViTConfig, weights: &Weights) -> Result<Self> {
-        let width = config.width;
+    fn new(width: usize, shape: &BlockShape, weights: &Weights) -> Result<Self> {
+        let inner = shape.heads * shape.head_dim;
         Ok(Self {
             norm1: LayerNorm::new(width, EPS, &weights.at("norm1"))?,
-            qkv: Linear::new(width, 3 * width, true, &weights.at("attn.qkv"))?,
-            proj: Linear::new(width, width, true, &weights.at("attn.proj"))?,
+            qkv: Linear::new(width, 3 * inner, true, &weights.at("attn.qkv"))?,
+            proj: Linear::new(inner, width, true, &weights.at("attn.proj"))?,
             norm2: LayerNorm::new(width, EPS, &weights.at("norm2"))?,
-            fc1: Linear::new(width, config.mlp, true, &weights.at("mlp.fc1"))?,
-            fc2: Linear::new(config.mlp, width, true, &weights.at("mlp.fc2"))?,
-            heads: config.heads,
+            fc1: Linear::new(width, shape.mlp, true, &weights.at("mlp.fc1"))?,
+            fc2: Linear::new(shape.mlp, width, true, &weights.at("mlp.fc2"))?,
+            heads: shape.heads,
         })
     }
 
@@ -107,15 +112,22 @@ pub struct ViT {
 impl ViT {
     /// Builds the layers from `weights`.
     pub fn new(config: &ViTConfig, weights: &Weights) -> Result<Self> {
-        let ViTConfig { image, patch, channels, width, mlp, classes, .. } = *config;
+        at_least_one(&[("mlp", config.mlp)])?;
+        heads_divide(config.width, config.heads, "heads")?;
+        Self::slim(config, &vec![config.block(); config.depth], weights)
+    }
+
+    /// With a shape of its own for each block.
+    pub fn slim(config: &ViTConfig, shapes: &[BlockShape], weights: &Weights) -> Result<Self> {
+        check_shapes(shapes, config.depth)?;
+        let ViTConfig { image, patch, channels, width, classes, .. } = *config;
         at_least_one(&[
             ("image", image),
             ("patch", patch),
             ("channels", channels),
-            ("mlp", mlp),
+            ("width", width),
             ("classes", classes),
         ])?;
-        heads_divide(width, config.heads, "heads")?;
         if !image.is_multiple_of(patch) {
             return Err(Error::parameter("patch", patch, format!("a divisor of the image's side {image}")));
         }
@@ -126,8 +138,10 @@ impl ViT {
             class_token: config.class_token.then(token).transpose()?,
             pos_embed: Learned::new("pos_embed", &[1, config.tokens(), width], position, weights)?,
             patch_embed: Conv2d::new(channels, width, patch, strided, true, &weights.at("patch_embed.proj"))?,
-            blocks: (0..config.depth)
-                .map(|i| Block::new(config, &weights.at("blocks").at(i)))
+            blocks: shapes
+                .iter()
+                .enumerate()
+                .map(|(i, shape)| Block::new(width, shape, &weights.at("blocks").at(i)))
                 .collect::<Result<_>>()?,
             norm: LayerNorm::new(width, EPS, &weights.at("norm"))?,
             head: Linear::new(width, classes, true, &weights.at("head"))?,

@@ -12,6 +12,8 @@ pub struct SgdSettings {
     pub learning_rate: f64,
     /// Weight μ of the previous direction.
     pub momentum: f64,
+    /// Share δ of the gradient that a direction leaves out from the second step on.
+    pub dampening: f64,
     /// Whether the step looks ahead along the direction; needs momentum.
     pub nesterov: bool,
     /// Weight decay λ, added to the gradient as λw.
@@ -20,13 +22,13 @@ pub struct SgdSettings {
 
 impl Default for SgdSettings {
     fn default() -> Self {
-        Self { learning_rate: 1e-3, momentum: 0.0, nesterov: false, weight_decay: 0.0 }
+        Self { learning_rate: 1e-3, momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0 }
     }
 }
 
 /// Gradient descent over named parameters.
 ///
-/// With g the gradient plus λw: b ← μb + g (b ← g at first), w ← w − lr · b, or with Nesterov's look-ahead
+/// With g the gradient plus λw: b ← μb + (1 − δ)g (b ← g at first), w ← w − lr · b, or with Nesterov's look-ahead
 /// w ← w − lr · (g + μb).
 #[derive(Debug)]
 pub struct Sgd {
@@ -38,8 +40,9 @@ pub struct Sgd {
 impl Sgd {
     /// Starts without a direction. Parameters keep the order given.
     pub fn new(parameters: impl IntoIterator<Item = Named>, settings: SgdSettings) -> Result<Self> {
-        if settings.nesterov && settings.momentum <= 0.0 {
-            bail!("nesterov needs a momentum above 0, but momentum is {}", settings.momentum);
+        if settings.nesterov && (settings.momentum <= 0.0 || settings.dampening != 0.0) {
+            let SgdSettings { momentum, dampening, .. } = settings;
+            bail!("nesterov needs a momentum above 0 and no dampening, but they are {momentum} and {dampening}");
         }
         Ok(Self { settings, state: State::new(["momentum_buffer"], parameters)? })
     }
@@ -50,14 +53,22 @@ impl Sgd {
     }
 }
 
-impl Rule<1> for SgdSettings {
+/// The constants of one step.
+struct Update<'a> {
+    settings: &'a SgdSettings,
+    /// Weight of the gradient in the direction.
+    fresh: f64,
+}
+
+impl Rule<1> for Update<'_> {
     #[inline(always)]
     fn apply<T: Element>(&self, w: &mut [T], [b]: [&mut [T]; 1], g: &[T]) {
-        let [rate, momentum, decay] = [self.learning_rate, self.momentum, self.weight_decay].map(T::from_f64);
-        let (of_g, of_b) = if self.nesterov { (T::one(), momentum) } else { (T::zero(), T::one()) };
+        let SgdSettings { learning_rate, momentum, nesterov, weight_decay, .. } = *self.settings;
+        let [rate, momentum, decay, fresh] = [learning_rate, momentum, weight_decay, self.fresh].map(T::from_f64);
+        let (of_g, of_b) = if nesterov { (T::one(), momentum) } else { (T::zero(), T::one()) };
         for ((w, b), &g) in w.iter_mut().zip(b).zip(g) {
             let g = g + decay * *w;
-            *b = momentum * *b + g;
+            *b = momentum * *b + fresh * g;
             *w -= rate * (of_g * g + of_b * *b);
         }
     }
@@ -65,7 +76,9 @@ impl Rule<1> for SgdSettings {
 
 impl Optimizer for Sgd {
     fn step(&mut self, gradients: &GradStore) -> Result<()> {
-        self.state.step(gradients, &self.settings)
+        let first = self.state.next_step() == 1;
+        let fresh = if first { 1.0 } else { 1.0 - self.settings.dampening };
+        self.state.step(gradients, &Update { settings: &self.settings, fresh })
     }
 
     fn learning_rate(&self) -> f64 {
