@@ -1,5 +1,7 @@
 //! Making models small: quantisers and pruners behind one interface, and the papers on them.
 
+pub mod gqsa;
+
 use offprint_core::{Comparison, Paper};
 
 /// The papers of this field.

@@ -1,0 +1,35 @@
+//! The kernels in plain Rust, for machines without the instructions of the others and as their oracle.
+
+use super::group::GROUP;
+use super::input::Input;
+use super::record::{GROUPS, Quad, code};
+
+/// Σ s (Σ q x − z Σ x) over the groups of a row.
+pub(super) fn dot<Q: Quad>(part: &[Q], first: usize, x: &Input) -> f32 {
+    let mut total = 0.0;
+    for (place, quad) in (first..).zip(part) {
+        let (codes, scales, zeros, columns) = (quad.codes(), quad.scales(), quad.zeros(), quad.columns(place));
+        for k in 0..GROUPS {
+            let values = &x.values[GROUP * columns[k]..][..GROUP];
+            let dot: f32 = values.iter().enumerate().map(|(i, x)| f32::from(code(&codes, k, i)) * x).sum();
+            total += scales[k].to_f32() * (dot - f32::from(zeros[k]) * x.sums[columns[k]]);
+        }
+    }
+    total
+}
+
+/// The same with the products of codes in integers: Σ s (xₛ Σ q x₈ − z xₛ Σ x₈).
+pub(super) fn dot_int8<Q: Quad>(part: &[Q], first: usize, x: &Input) -> f32 {
+    let mut total = 0.0;
+    for (place, quad) in (first..).zip(part) {
+        let (codes, scales, zeros, columns) = (quad.codes(), quad.scales(), quad.zeros(), quad.columns(place));
+        for k in 0..GROUPS {
+            let block = &x.blocks[columns[k]];
+            let dot: i32 =
+                block.codes.iter().enumerate().map(|(i, &x)| i32::from(code(&codes, k, i)) * i32::from(x)).sum();
+            let [scale, sum] = block.scale_and_sum;
+            total += scales[k].to_f32() * (scale * dot as f32 - f32::from(zeros[k]) * sum);
+        }
+    }
+    total * x.factor
+}

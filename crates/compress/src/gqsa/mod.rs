@@ -1,0 +1,2 @@
+//! GQSA.
+pub mod engine;
