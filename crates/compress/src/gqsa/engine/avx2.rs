@@ -5,7 +5,7 @@
 use super::Precision;
 use super::group::GROUP;
 use super::input::{Block, Input};
-use super::record::{Codes, GROUPS, Quad};
+use super::record::{Affines, Codes, GROUPS, Quad};
 use half::f16;
 use std::arch::x86_64::*;
 
@@ -29,6 +29,15 @@ pub(super) fn load8(values: &[f32; 8]) -> __m256 {
     unsafe { _mm256_loadu_ps(values.as_ptr()) }
 }
 
+/// Four values from the one at `first` on as a vector.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load4(values: &[f32], first: usize) -> __m128 {
+    let values = &values[first..first + 4];
+    // SAFETY: four values are behind the slice, and the load asks for no alignment.
+    unsafe { _mm_loadu_ps(values.as_ptr()) }
+}
+
 /// Four scales in single precision.
 #[target_feature(enable = "avx2,f16c")]
 #[inline]
@@ -40,8 +49,24 @@ pub(super) fn single(scales: [f16; GROUPS]) -> __m128 {
 /// Four zeros in single precision.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub(super) fn floats(zeros: [u8; GROUPS]) -> __m128 {
+fn floats(zeros: [u8; GROUPS]) -> __m128 {
     _mm_cvtepi32_ps(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(i32::from_le_bytes(zeros))))
+}
+
+/// Scales of the four groups, and scales times zeros.
+#[target_feature(enable = "avx2,f16c")]
+#[inline]
+pub(super) fn affine(affines: Affines) -> (__m128, __m128) {
+    match affines {
+        Affines::Each(scales, zeros) => {
+            let scales = single(scales);
+            (scales, _mm_mul_ps(scales, floats(zeros)))
+        }
+        Affines::Common(scale, zero) => {
+            let scale = _mm_cvtph_ps(_mm_set1_epi16(scale.to_bits() as i16));
+            (scale, _mm_mul_ps(scale, _mm_set1_ps(f32::from(zero))))
+        }
+    }
 }
 
 /// The sum of four values.
@@ -120,12 +145,13 @@ pub(super) fn scales_and_sums(blocks: [&Block; GROUPS]) -> (__m128, __m128) {
 pub(super) fn dot_int8<Q: Quad>(part: &[Q], first: usize, x: &Input) -> f32 {
     // With one scale for the vector the blocks' scales are 1 and stay unread.
     let scaled = x.precision() == Precision::Int8;
-    x.factor * if scaled { blocks::<Q, true>(part, first, &x.blocks) } else { blocks::<Q, false>(part, first, &x.blocks) }
+    x.factor * if scaled { blocks::<Q, true>(part, first, x) } else { blocks::<Q, false>(part, first, x) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn blocks<Q: Quad, const SCALED: bool>(part: &[Q], first: usize, x: &[Block]) -> f32 {
+fn blocks<Q: Quad, const SCALED: bool>(part: &[Q], first: usize, input: &Input) -> f32 {
+    let x = input.blocks.as_slice();
     let ones = _mm256_set1_epi16(1);
     let (at_even, at_odd) = (_mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2), _mm256_setr_epi32(1, 1, 1, 1, 3, 3, 3, 3));
     let (mut even_sum, mut odd_sum, mut zero_sum) = (_mm256_setzero_ps(), _mm256_setzero_ps(), _mm_setzero_ps());
@@ -133,11 +159,22 @@ fn blocks<Q: Quad, const SCALED: bool>(part: &[Q], first: usize, x: &[Block]) ->
         let [a, b, c, d] = blocks_at(x, quad.columns(place));
         let (even, odd) = unpack(&quad.codes());
         // |q| ≤ 15 and |x| ≤ 127: the sum of two products fits 16 bits.
-        let even = _mm256_madd_epi16(_mm256_maddubs_epi16(even, two([&a.codes, &c.codes])), ones);
-        let odd = _mm256_madd_epi16(_mm256_maddubs_epi16(odd, two([&b.codes, &d.codes])), ones);
-        let scales = single(quad.scales());
-        let (x_scales, x_sums) = scales_and_sums([a, b, c, d]);
-        zero_sum = _mm_fmadd_ps(_mm_mul_ps(scales, floats(quad.zeros())), x_sums, zero_sum);
+        let even = _mm256_maddubs_epi16(even, two([&a.codes, &c.codes]));
+        let odd = _mm256_maddubs_epi16(odd, two([&b.codes, &d.codes]));
+        let (scales, offsets) = affine(quad.affine());
+        let (x_scales, x_sums) = if Q::NEIGHBOURS {
+            (load4(&input.scales, GROUPS * place), load4(&input.sums, GROUPS * place))
+        } else {
+            scales_and_sums([a, b, c, d])
+        };
+        zero_sum = _mm_fmadd_ps(offsets, x_sums, zero_sum);
+        if let (false, Affines::Common(..)) = (SCALED, quad.affine()) {
+            // One scale for all of it: the sums are added before they are scaled. Four products of codes up to 3 fit too.
+            let products = _mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_add_epi16(even, odd), ones));
+            even_sum = _mm256_fmadd_ps(products, _mm256_broadcastss_ps(scales), even_sum);
+            continue;
+        }
+        let (even, odd) = (_mm256_madd_epi16(even, ones), _mm256_madd_epi16(odd, ones));
         let scales = _mm256_castps128_ps256(if SCALED { _mm_mul_ps(scales, x_scales) } else { scales });
         even_sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(even), _mm256_permutevar8x32_ps(scales, at_even), even_sum);
         odd_sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(odd), _mm256_permutevar8x32_ps(scales, at_odd), odd_sum);
@@ -153,10 +190,14 @@ pub(super) fn dot<Q: Quad>(part: &[Q], first: usize, x: &Input) -> f32 {
     let mut zero_sum = _mm_setzero_ps();
     for (place, quad) in (first..).zip(part) {
         let (codes, columns) = (quad.codes(), quad.columns(place));
-        let scales = single(quad.scales());
+        let (scales, offsets) = affine(quad.affine());
         let [a, b, c, d] = columns;
-        let sums_of_x = _mm_setr_ps(x.sums[a], x.sums[b], x.sums[c], x.sums[d]);
-        zero_sum = _mm_fmadd_ps(_mm_mul_ps(scales, floats(quad.zeros())), sums_of_x, zero_sum);
+        let x_sums = if Q::NEIGHBOURS {
+            load4(&x.sums, a)
+        } else {
+            _mm_setr_ps(x.sums[a], x.sums[b], x.sums[c], x.sums[d])
+        };
+        zero_sum = _mm_fmadd_ps(offsets, x_sums, zero_sum);
         let scales = _mm256_castps128_ps256(scales);
         for k in 0..GROUPS {
             let [low, high] = [&values[2 * columns[k]], &values[2 * columns[k] + 1]];

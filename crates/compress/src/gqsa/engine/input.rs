@@ -34,8 +34,10 @@ pub struct Input {
     precision: Precision,
     /// In single precision.
     pub(super) values: Vec<f32>,
-    /// Sums of the values of each 16, for the zeros of the weights.
+    /// Sums of the values of each 16, for the zeros of the weights; with integer products before [`Self::factor`].
     pub(super) sums: Vec<f32>,
+    /// Scales of the blocks, side by side for those who read them in order.
+    pub(super) scales: Vec<f32>,
     /// In 8 bits; empty in single precision.
     pub(super) blocks: Vec<Block>,
     /// What the integer products are multiplied by in the end: the scale of [`Precision::Int8Vector`], else 1.
@@ -59,23 +61,29 @@ impl Input {
             precision,
             values: x.to_vec(),
             sums: Vec::new(),
+            scales: Vec::new(),
             blocks: Vec::new(),
             factor: 1.0,
         };
         input.values.resize(x.len().next_multiple_of(PADDED_TO), 0.0);
         let (groups, _) = input.values.as_chunks::<GROUP>();
         match precision {
-            Precision::Single => input.sums = groups.iter().map(|group| group.iter().sum()).collect(),
+            Precision::Single => {
+                input.sums = groups.iter().map(|group| group.iter().sum()).collect();
+                return Ok(input);
+            }
             Precision::Int8 => {
                 input.blocks = groups.iter().map(|group| Block::rounded(group, scale_of(group))).collect();
             }
             Precision::Int8Vector => {
                 let scale = scale_of(&input.values);
                 // The scale comes in at the end, so here sums are of the codes alone.
-                input.blocks = groups.iter().map(|group| Block { ..Block::rounded(group, scale) }.unscaled()).collect();
+                input.blocks = groups.iter().map(|group| Block::rounded(group, scale).unscaled()).collect();
                 input.factor = scale;
             }
         }
+        input.scales = input.blocks.iter().map(|block| block.scale_and_sum[0]).collect();
+        input.sums = input.blocks.iter().map(|block| block.scale_and_sum[1]).collect();
         Ok(input)
     }
 

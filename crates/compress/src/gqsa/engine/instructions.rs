@@ -12,9 +12,6 @@ pub(super) enum Set {
     /// AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// Besides those AVX-512 F, BW, VL and VNNI.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
 }
 
 impl Instructions {
@@ -30,28 +27,14 @@ impl Instructions {
         None
     }
 
-    /// AVX-512 with dot products of bytes (VNNI), where the machine has them.
-    pub fn avx512() -> Option<Self> {
-        #[cfg(target_arch = "x86_64")]
-        if Self::avx2().is_some()
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vnni")
-        {
-            return Some(Self(Set::Avx512));
-        }
-        None
-    }
-
     /// The widest that this machine has.
     pub fn best() -> Self {
-        Self::avx512().or_else(Self::avx2).unwrap_or(Self::PORTABLE)
+        Self::avx2().unwrap_or(Self::PORTABLE)
     }
 
     /// All that this machine has, the plain ones first.
     pub fn all() -> Vec<Self> {
-        [Some(Self::PORTABLE), Self::avx2(), Self::avx512()].into_iter().flatten().collect()
+        [Some(Self::PORTABLE), Self::avx2()].into_iter().flatten().collect()
     }
 
     /// The name by which they are known.
@@ -60,8 +43,6 @@ impl Instructions {
             Set::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
             Set::Avx2 => "AVX2",
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => "AVX-512",
         }
     }
 

@@ -15,8 +15,6 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod bandwidth;
 mod format;
 mod group;

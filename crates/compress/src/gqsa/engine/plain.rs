@@ -98,7 +98,7 @@ impl Element for f32 {
             Set::Portable => portable(row, x),
             // SAFETY: the instructions are those of this machine, as a value of that type promises.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 | Set::Avx512 => unsafe { x86::dot_single(row, x) },
+            Set::Avx2 => unsafe { x86::dot_single(row, x) },
         }
     }
 }
@@ -114,7 +114,7 @@ impl Element for f16 {
             Set::Portable => portable(row, x),
             // SAFETY: as for single precision.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 | Set::Avx512 => unsafe { x86::dot_half(row, x) },
+            Set::Avx2 => unsafe { x86::dot_half(row, x) },
         }
     }
 }

@@ -8,11 +8,12 @@ use super::record::{GROUPS, Quad, code};
 pub(super) fn dot<Q: Quad>(part: &[Q], first: usize, x: &Input) -> f32 {
     let mut total = 0.0;
     for (place, quad) in (first..).zip(part) {
-        let (codes, scales, zeros, columns) = (quad.codes(), quad.scales(), quad.zeros(), quad.columns(place));
+        let (codes, affines, columns) = (quad.codes(), quad.affine(), quad.columns(place));
         for k in 0..GROUPS {
             let values = &x.values[GROUP * columns[k]..][..GROUP];
             let dot: f32 = values.iter().enumerate().map(|(i, x)| f32::from(code(&codes, k, i)) * x).sum();
-            total += scales[k].to_f32() * (dot - f32::from(zeros[k]) * x.sums[columns[k]]);
+            let affine = affines.of(k);
+            total += affine.scale.to_f32() * (dot - f32::from(affine.zero) * x.sums[columns[k]]);
         }
     }
     total
@@ -22,13 +23,14 @@ pub(super) fn dot<Q: Quad>(part: &[Q], first: usize, x: &Input) -> f32 {
 pub(super) fn dot_int8<Q: Quad>(part: &[Q], first: usize, x: &Input) -> f32 {
     let mut total = 0.0;
     for (place, quad) in (first..).zip(part) {
-        let (codes, scales, zeros, columns) = (quad.codes(), quad.scales(), quad.zeros(), quad.columns(place));
+        let (codes, affines, columns) = (quad.codes(), quad.affine(), quad.columns(place));
         for k in 0..GROUPS {
             let block = &x.blocks[columns[k]];
             let dot: i32 =
                 block.codes.iter().enumerate().map(|(i, &x)| i32::from(code(&codes, k, i)) * i32::from(x)).sum();
             let [scale, sum] = block.scale_and_sum;
-            total += scales[k].to_f32() * (scale * dot as f32 - f32::from(zeros[k]) * sum);
+            let affine = affines.of(k);
+            total += affine.scale.to_f32() * (scale * dot as f32 - f32::from(affine.zero) * sum);
         }
     }
     total * x.factor

@@ -8,7 +8,7 @@ use super::input::Input;
 use super::instructions::{Instructions, Set};
 use super::{Precision, portable};
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
+use super::avx2;
 use half::f16;
 
 /// Groups in a record.
@@ -32,14 +32,33 @@ pub(super) enum Codes<'a> {
     Two(&'a [u8; GROUP]),
 }
 
+/// The scales and zeros of a record.
+pub(super) enum Affines {
+    /// One of each for a group.
+    Each([f16; GROUPS], [u8; GROUPS]),
+    /// One for all groups.
+    Common(f16, u8),
+}
+
+impl Affines {
+    /// What the codes of group `k` mean.
+    pub(super) fn of(&self, k: usize) -> Affine {
+        match *self {
+            Self::Each(scales, zeros) => Affine { scale: scales[k], zero: zeros[k] },
+            Self::Common(scale, zero) => Affine { scale, zero },
+        }
+    }
+}
+
 /// A record of four groups, each of which multiplies sixteen neighbouring values.
 pub(super) trait Quad: Copy {
     /// The codes.
     fn codes(&self) -> Codes<'_>;
-    /// The scales of the groups.
-    fn scales(&self) -> [f16; GROUPS];
-    /// The zeros of the groups.
-    fn zeros(&self) -> [u8; GROUPS];
+    /// The scales and zeros of the groups.
+    fn affine(&self) -> Affines;
+    /// Whether the groups are neighbours in every record, the first of them at four times its place.
+    const NEIGHBOURS: bool;
+
     /// Which sixteen of x each group multiplies, for the record at `place` in its row.
     fn columns(&self, place: usize) -> [usize; GROUPS];
 }
@@ -174,19 +193,16 @@ impl WideQuad2 {
 }
 
 impl Quad for SparseQuad {
+    const NEIGHBOURS: bool = false;
+
     #[inline(always)]
     fn codes(&self) -> Codes<'_> {
         Codes::Four(&self.codes)
     }
 
     #[inline(always)]
-    fn scales(&self) -> [f16; GROUPS] {
-        self.scales
-    }
-
-    #[inline(always)]
-    fn zeros(&self) -> [u8; GROUPS] {
-        self.zeros
+    fn affine(&self) -> Affines {
+        Affines::Each(self.scales, self.zeros)
     }
 
     #[inline(always)]
@@ -197,21 +213,19 @@ impl Quad for SparseQuad {
 }
 
 macro_rules! dense_quad {
-    ($record:ident, $codes:ident, $scales:expr, $zeros:expr) => {
+    ($record:ident, $codes:ident, $quad:ident => $affine:expr) => {
         impl Quad for $record {
+            const NEIGHBOURS: bool = true;
+
             #[inline(always)]
             fn codes(&self) -> Codes<'_> {
                 Codes::$codes(&self.codes)
             }
 
             #[inline(always)]
-            fn scales(&self) -> [f16; GROUPS] {
-                $scales(self)
-            }
-
-            #[inline(always)]
-            fn zeros(&self) -> [u8; GROUPS] {
-                $zeros(self)
+            fn affine(&self) -> Affines {
+                let $quad = self;
+                $affine
             }
 
             #[inline(always)]
@@ -223,35 +237,31 @@ macro_rules! dense_quad {
     };
 }
 
-dense_quad!(DenseQuad4, Four, |quad: &Self| quad.scales, |quad: &Self| quad.zeros);
-dense_quad!(DenseQuad2, Two, |quad: &Self| quad.scales, |quad: &Self| quad.zeros);
-dense_quad!(WideQuad2, Two, |quad: &Self| [f16::from_le_bytes(quad.scale); GROUPS], |quad: &Self| [quad.zero; GROUPS]);
+dense_quad!(DenseQuad4, Four, quad => Affines::Each(quad.scales, quad.zeros));
+dense_quad!(DenseQuad2, Two, quad => Affines::Each(quad.scales, quad.zeros));
+dense_quad!(WideQuad2, Two, quad => Affines::Common(f16::from_le_bytes(quad.scale), quad.zero));
 
 impl<Q: Quad + Send + Sync + 'static> Record for Q {
     fn dot(part: &[Self], first: usize, x: &Input, with: Instructions) -> f32 {
         match (with.set(), x.precision()) {
             (Set::Portable, Precision::Single) => portable::dot(part, first, x),
             (Set::Portable, _) => portable::dot_int8(part, first, x),
-            // SAFETY (all four): the instructions are those of this machine, as a value of that type promises.
+            // SAFETY (both): the instructions are those of this machine, as a value of that type promises.
             #[cfg(target_arch = "x86_64")]
             (Set::Avx2, Precision::Single) => unsafe { avx2::dot(part, first, x) },
             #[cfg(target_arch = "x86_64")]
             (Set::Avx2, _) => unsafe { avx2::dot_int8(part, first, x) },
-            #[cfg(target_arch = "x86_64")]
-            (Set::Avx512, Precision::Single) => unsafe { avx512::dot(part, first, x) },
-            #[cfg(target_arch = "x86_64")]
-            (Set::Avx512, _) => unsafe { avx512::dot_int8(part, first, x) },
         }
     }
 
     fn expand(&self, place: usize, row: &mut [f32]) {
-        let (codes, scales, zeros) = (self.codes(), self.scales(), self.zeros());
+        let (codes, affines) = (self.codes(), self.affine());
         for (k, column) in self.columns(place).into_iter().enumerate() {
             // What fills up a record has the scale 0, and may stand at a column of another group or beyond the row.
-            if scales[k] == f16::ZERO {
+            let affine = affines.of(k);
+            if affine.scale == f16::ZERO {
                 continue;
             }
-            let affine = Affine { scale: scales[k], zero: zeros[k] };
             for (i, w) in row.iter_mut().skip(GROUP * column).take(GROUP).enumerate() {
                 *w = affine.weight(code(&codes, k, i));
             }

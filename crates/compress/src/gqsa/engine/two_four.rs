@@ -89,10 +89,10 @@ impl Record for TwoFourQuad {
             Set::Portable => portable(part, first, x),
             // SAFETY: the instructions are those of this machine, as a value of that type promises.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 | Set::Avx512 if x.precision() == Precision::Single => unsafe { x86::dot(part, first, x) },
+            Set::Avx2 if x.precision() == Precision::Single => unsafe { x86::dot(part, first, x) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 | Set::Avx512 => unsafe { x86::dot_int8(part, first, x) },
+            Set::Avx2 => unsafe { x86::dot_int8(part, first, x) },
         }
     }
 
