@@ -1,4 +1,29 @@
 //! Making models small: quantisers and pruners behind one interface, and the papers on them.
+//!
+//! A [`Layer`] is a layer's weights as a matrix (out, in). A [`Target`](methods::Target) says what it is to become: the
+//! levels of a [`Scheme`](quantiser::Scheme), a [`Sparsity`](methods::Sparsity), or both. A
+//! [`WeightMethod`](methods::WeightMethod) gets it there, if need be with what [`calibrate`](calibration::calibrate) saw of
+//! the layer's inputs, and gives a [`Packed`] layer, whose [`dequant`](Packed::dequant) is the single truth about its
+//! weights. [`compress`](fn@compress) does so for a whole network, layer by layer. [`examples`] holds trained models to
+//! begin with, [`model`] folds batch norms and evaluates.
+//!
+//! Methods that train, and quantisers of activations, go through
+//! [`nn::layers::substitute`](offprint_nn::layers::substitute): a network computes with other operands than its own while
+//! gradients flow through what was done to them.
+
+pub mod bits;
+pub mod calibration;
+mod compression;
+pub mod examples;
+mod layer;
+pub mod methods;
+pub mod model;
+mod packed;
+pub mod quantiser;
+
+pub use compression::{Compressed, LayerRecord, Order, Work, compress, usual_targets};
+pub use layer::{Layer, matrix, tensor};
+pub use packed::{Mask, Packed, Pattern, Values};
 
 pub mod gqsa;
 

@@ -12,6 +12,7 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::ops::Deref;
 use std::path::{Component, Path, PathBuf};
 
 /// The file of a directory that holds all tensors.
@@ -28,9 +29,27 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, usize>,
 }
 
+/// The bytes of a file.
+#[derive(Debug)]
+enum Contents {
+    Mapped(Mmap),
+    Held(&'static [u8]),
+}
+
+impl Deref for Contents {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Held(bytes) => bytes,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Mapped {
-    map: Mmap,
+    map: Contents,
     /// Where the values begin.
     start: usize,
     header: Metadata,
@@ -43,8 +62,12 @@ impl Mapped {
         // mapped could still make reads fail; as with every program that maps its input, that is the user's to avoid.
         // Mapping the 90 MB of a small encoder takes microseconds, reading it first a tenth of a second and its memory.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::file("map", path, e))?;
+        Self::read(Contents::Mapped(map), &path.display().to_string())
+    }
+
+    fn read(map: Contents, origin: &str) -> Result<Self> {
         let (length, header) = SafeTensors::read_metadata(&map)
-            .map_err(|e| Error::input(path.display().to_string(), format!("is not a .safetensors file: {e}")))?;
+            .map_err(|e| Error::input(origin, format!("is not a .safetensors file: {e}")))?;
         Ok(Self { start: length + size_of::<u64>(), map, header })
     }
 }
@@ -70,10 +93,18 @@ impl Checkpoint {
         Self::whole(path, &path.join(WHOLE))
     }
 
+    /// The bytes of a `.safetensors` file, which errors call `origin`.
+    pub fn from_bytes(bytes: &'static [u8], origin: &str) -> Result<Self> {
+        Ok(Self::of_one(Path::new(origin), Mapped::read(Contents::Held(bytes), origin)?))
+    }
+
     fn whole(origin: &Path, file: &Path) -> Result<Self> {
-        let file = Mapped::open(file)?;
+        Ok(Self::of_one(origin, Mapped::open(file)?))
+    }
+
+    fn of_one(origin: &Path, file: Mapped) -> Self {
         let tensors = file.header.offset_keys().into_iter().map(|name| (name, 0)).collect();
-        Ok(Self { origin: origin.to_owned(), files: vec![file], tensors })
+        Self { origin: origin.to_owned(), files: vec![file], tensors }
     }
 
     fn sharded(directory: &Path) -> Result<Self> {
@@ -135,8 +166,8 @@ impl Checkpoint {
         tensor.to_dtype(dtype).map_err(computation)
     }
 
-    /// The tensor `name` in the type in which it is stored: F16, BF16, F32, F64, U32 or I64.
-    pub fn stored(&self, name: &str) -> Result<Tensor> {
+    /// The bytes of the tensor `name` as they stand in the file, with their type and shape.
+    pub fn raw(&self, name: &str) -> Result<(Dtype, &[usize], &[u8])> {
         let missing = || {
             let near = self.names().filter(|n| n.rsplit('.').next() == name.rsplit('.').next()).take(3);
             let near: Vec<_> = near.collect();
@@ -145,7 +176,15 @@ impl Checkpoint {
         };
         let file = &self.files[*self.tensors.get(name).ok_or_else(missing)?];
         let info = file.header.info(name).ok_or_else(missing)?;
-        let stored = match info.dtype {
+        // The header was checked against the length of the file, and offsets against shapes, when it was opened.
+        let (begin, end) = info.data_offsets;
+        Ok((info.dtype, &info.shape, &file.map[file.start + begin..file.start + end]))
+    }
+
+    /// The tensor `name` in the type in which it is stored: F16, BF16, F32, F64, U32 or I64.
+    pub fn stored(&self, name: &str) -> Result<Tensor> {
+        let (dtype, shape, bytes) = self.raw(name)?;
+        let stored = match dtype {
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
             Dtype::F32 => DType::F32,
@@ -158,10 +197,7 @@ impl Checkpoint {
                 return Err(Error::input(self.origin(), problem));
             }
         };
-        // The header was checked against the length of the file, and offsets against shapes, when it was opened.
-        let (begin, end) = info.data_offsets;
-        let bytes = &file.map[file.start + begin..file.start + end];
-        Tensor::from_raw_buffer(bytes, stored, &info.shape, &Device::Cpu).map_err(computation)
+        Tensor::from_raw_buffer(bytes, stored, shape, &Device::Cpu).map_err(computation)
     }
 
     /// The tensor `name`, which must have the given shape.

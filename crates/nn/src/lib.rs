@@ -19,5 +19,6 @@ pub mod zoo;
 pub use batch::Batch;
 pub use checkpoint::Checkpoint;
 pub use error::computation;
+pub use layers::LayerPlace;
 pub use network::{Architecture, Network, Reads};
 pub use params::{Params, Weights};

@@ -3,12 +3,13 @@
 use crate::checkpoint::{Checkpoint, save};
 use crate::derivatives::{Loss, LossFunction};
 use crate::error::computation;
+use crate::layers::{LayerPlace, places};
 use crate::models::{
     DigitsCnn, Gpt, GptConfig, Llama, LlamaConfig, Mlp, MlpConfig, ResNet, ResNetConfig, ViT, ViTConfig,
 };
 use crate::ops::Mode;
 use crate::params::{Params, Weights};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use offprint_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -186,6 +187,72 @@ impl Network {
         // PyTorch counts the batches that a batch norm has seen; nothing here depends on it.
         let params = weights.finish(&["num_batches_tracked"])?;
         Ok(Self { architecture: architecture.clone(), model, params })
+    }
+
+    /// As [`Self::load`], from the bytes of a `.safetensors` file that [`Self::save`] wrote; `origin` is what errors call it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_bytes(bytes: &'static [u8], origin: &str, dtype: DType) -> Result<Self> {
+        let checkpoint = Checkpoint::from_bytes(bytes, origin)?;
+        let text =
+            checkpoint.word(ARCHITECTURE).ok_or_else(|| Error::input(origin, "does not tell its architecture"))?;
+        let architecture = Architecture::from_json(text, origin)?;
+        Self::from_weights(&architecture, &Weights::loaded(checkpoint, dtype)?)
+    }
+
+    /// A network of `architecture` whose parameters and buffers are `tensors`, by name. The tensors are copied.
+    ///
+    /// # Errors
+    /// A parameter without a tensor, or with one of another shape.
+    pub fn with_tensors(architecture: &Architecture, tensors: &[(String, Tensor)], dtype: DType) -> Result<Self> {
+        let network = Self::fresh(architecture, 0, dtype)?;
+        for param in network.params.trained().iter().chain(network.params.buffers()) {
+            let found = tensors.iter().find(|(name, _)| *name == param.name);
+            let (_, tensor) = found.ok_or_else(|| Error::input("tensors", format!("hold no \"{}\"", param.name)))?;
+            if tensor.dims() != param.var.dims() {
+                let (have, want) = (tensor.dims(), param.var.dims());
+                let problem = format!("\"{}\" has shape {have:?}, but the model needs {want:?}", param.name);
+                return Err(Error::input("tensors", problem));
+            }
+            tensor.to_dtype(dtype).and_then(|t| param.var.set(&t)).map_err(computation)?;
+        }
+        Ok(network)
+    }
+
+    /// A network with the same values in tensors of its own. (A clone shares them.)
+    ///
+    /// # Errors
+    /// None but those of the tensor library.
+    pub fn copy(&self) -> Result<Self> {
+        Self::with_tensors(&self.architecture, &self.params.snapshot()?, self.params.dtype())
+    }
+
+    /// The linear layers, convolutions and embeddings, in the order in which a forward pass uses them, on a sample of the
+    /// smallest usual size: images of 8 × 8 pixels where the model leaves it open, one full context of tokens.
+    ///
+    /// # Errors
+    /// As [`Self::layers_on`].
+    pub fn layers(&self) -> Result<Vec<LayerPlace>> {
+        let dtype = self.params.dtype();
+        let sample = match self.architecture.reads() {
+            Reads::Rows(width) => Tensor::zeros((1, width), dtype, &Device::Cpu),
+            Reads::Images { channels, side } => {
+                let side = side.unwrap_or(8);
+                Tensor::zeros((1, channels, side, side), dtype, &Device::Cpu)
+            }
+            // A context may be of any length; more tokens would only cost.
+            Reads::Tokens { context, .. } => Tensor::zeros((1, context.clamp(1, 64)), DType::U32, &Device::Cpu),
+        };
+        self.layers_on(&sample.map_err(computation)?)
+    }
+
+    /// [`Self::layers`] with the sizes that they have for `sample` (1, …).
+    ///
+    /// # Errors
+    /// A sample that the model cannot read.
+    pub fn layers_on(&self, sample: &Tensor) -> Result<Vec<LayerPlace>> {
+        places(&self.params, sample, |x| self.forward(x))
     }
 
     /// Writes weights and architecture as one `.safetensors` file that [`Self::load`] reads.

@@ -1,5 +1,6 @@
 //! The two-dimensional convolution layer.
 
+use super::substitute::{LayerKind, LayerUse, compute};
 use super::watch::{self, Layer};
 use crate::ops;
 use crate::params::{Init, Weights};
@@ -41,11 +42,13 @@ impl Conv2d {
 
     /// `x` (n, inputs, height, width) to (n, outputs, height', width').
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let y = ops::conv2d(x, &self.weight, self.bias.as_ref(), &self.conv)?;
         let bias = self.bias.is_some().then_some(self.names.1.as_str());
-        watch::tell(y, &self.names.0, bias, || {
-            let (_, _, height, width) = self.weight.dims4()?;
-            Ok(Layer::Conv2d { input: x.detach(), conv: self.conv, kernel: (height, width) })
+        let (_, _, height, width) = self.weight.dims4()?;
+        let (conv, kernel) = (self.conv, (height, width));
+        let layer = LayerUse { kind: LayerKind::Conv2d { conv, kernel }, weight: &self.names.0, bias };
+        compute(layer, (x, &self.weight, self.bias.as_ref()), |x, w, b| {
+            let y = ops::conv2d(x, w, b, &conv)?;
+            watch::tell(y, &self.names.0, bias, || Ok(Layer::Conv2d { input: x.detach(), conv, kernel }))
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Tables of vectors, and parameters that are added as they are.
 
+use super::substitute::{LayerKind, LayerUse, compute};
 use super::watch::{self, Layer};
 use crate::ops;
 use crate::params::{Init, Weights};
@@ -30,8 +31,11 @@ impl Embedding {
 
     /// `ids` (…) of type `u32` to (…, width).
     pub fn forward(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
-        let y = ops::embedding(&self.table, ids)?;
-        watch::tell(y, &self.name, None, || Ok(Layer::Embedding { ids: ids.clone(), rows: self.table.dim(0)? }))
+        let layer = LayerUse { kind: LayerKind::Embedding, weight: &self.name, bias: None };
+        compute(layer, (ids, &self.table, None), |ids, table, _| {
+            let y = ops::embedding(table, ids)?;
+            watch::tell(y, &self.name, None, || Ok(Layer::Embedding { ids: ids.clone(), rows: table.dim(0)? }))
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The linear layer.
 
+use super::substitute::{LayerKind, LayerUse, compute};
 use super::watch::{self, Layer};
 use crate::ops;
 use crate::params::{Init, Weights};
@@ -52,8 +53,11 @@ impl Linear {
 
     /// `x` (…, inputs) to (…, outputs).
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let y = ops::linear(x, &self.weight, self.bias.as_ref())?;
         let bias = self.bias.is_some().then_some(self.names.1.as_str());
-        watch::tell(y, &self.names.0, bias, || Ok(Layer::Linear { input: x.detach() }))
+        let layer = LayerUse { kind: LayerKind::Linear, weight: &self.names.0, bias };
+        compute(layer, (x, &self.weight, self.bias.as_ref()), |x, w, b| {
+            let y = ops::linear(x, w, b)?;
+            watch::tell(y, &self.names.0, bias, || Ok(Layer::Linear { input: x.detach() }))
+        })
     }
 }

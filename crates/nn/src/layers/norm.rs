@@ -91,6 +91,9 @@ pub struct BatchNorm {
 }
 
 impl BatchNorm {
+    /// Added to the variance.
+    pub const EPS: f64 = 1e-5;
+
     /// Over `channels` channels, momentum 0.1 and eps 10⁻⁵ as PyTorch's defaults.
     pub fn new(channels: usize, weights: &Weights) -> offprint_core::Result<Self> {
         let (weight, bias, names) = gain_and_bias(channels, weights)?;
@@ -99,7 +102,7 @@ impl BatchNorm {
             var: weights.buffer("running_var", &[channels], Init::Constant(1.0))?,
             momentum: 0.1,
         };
-        Ok(Self { weight, bias, running, eps: 1e-5, names })
+        Ok(Self { weight, bias, running, eps: Self::EPS, names })
     }
 
     /// `x` (n, channels, …).

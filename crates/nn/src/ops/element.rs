@@ -17,6 +17,8 @@ pub trait Element: WithDType + Default + Neg<Output = Self> + Sum + faer::traits
     fn mul_add(self, a: Self, b: Self) -> Self;
     /// Absolute value.
     fn abs(self) -> Self;
+    /// The nearest whole number, the even one of two.
+    fn round_ties_even(self) -> Self;
     /// This value with the sign of another.
     fn copysign(self, sign: Self) -> Self;
     /// `eˣ − 1 − x` divided by `x²`, for |x| ≤ ln 2 / 2.
@@ -114,6 +116,11 @@ macro_rules! element {
             #[inline(always)]
             fn abs(self) -> Self {
                 self.abs()
+            }
+
+            #[inline(always)]
+            fn round_ties_even(self) -> Self {
+                self.round_ties_even()
             }
 
             #[inline(always)]

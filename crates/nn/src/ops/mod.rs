@@ -23,11 +23,13 @@ mod matrix;
 mod norm;
 mod primitive;
 mod product;
+mod quantise;
 pub(crate) mod rows;
 mod softmax;
 
 pub use activation::Activation;
 pub use gradient::backward;
+pub use quantise::Beyond;
 
 use attention::Hidden;
 use element::is_fusible;
@@ -419,7 +421,7 @@ impl Conv2d {
     }
 
     /// The output's length along an axis of `length` under a kernel of `size`; `None` if the kernel does not fit.
-    fn output(&self, length: usize, size: usize) -> Option<usize> {
+    pub fn output(&self, length: usize, size: usize) -> Option<usize> {
         let span = self.dilation.checked_mul(size.checked_sub(1)?)?.checked_add(1)?;
         let padded = self.padding.checked_mul(2)?.checked_add(length)?;
         Some(padded.checked_sub(span)? / self.stride + 1)
@@ -473,6 +475,49 @@ pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let mut shape = ids.dims().to_vec();
     shape.push(width);
     table.apply_op1(embedding::Embedding { ids: numbers, shape: shape.into() })
+}
+
+/// `x` rounded to the levels of a quantiser: with the code q = clip(round(x/s) + z, first, last), ties to even, the value
+/// (q − z) s. A zero z that is no whole number is added before rounding.
+///
+/// `scale` and `zero` hold as many numbers as there are runs of `run` consecutive elements in `x`, or a divisor of that:
+/// they are used in turn. A matrix (out, in) has one scale a row with `run` = in and one a group with `run` = its length;
+/// (n, channels, h, w) one a channel with `run` = h w; one number serves all.
+///
+/// The gradient is straight through: with respect to x it is 1 up to the last level and `beyond` tells what further out;
+/// with respect to s it is round(x/s) − x/s inside and q − z beyond (LSQ, Esser et al. 2020, eq. 3); with respect to z 0
+/// inside and −s beyond.
+pub fn fake_quantise(
+    x: &Tensor,
+    scale: &Tensor,
+    zero: &Tensor,
+    codes: (i32, i32),
+    run: usize,
+    beyond: Beyond,
+) -> Result<Tensor> {
+    check_dtypes("fake_quantise", x, &[("scale", Some(scale)), ("zero", Some(zero))])?;
+    let runs = x.elem_count().checked_div(run).unwrap_or(0);
+    if run == 0 || runs * run != x.elem_count() {
+        bail!("fake_quantise: runs of {run} do not divide the {} elements of x", x.elem_count());
+    }
+    for (name, tensor) in [("scale", scale), ("zero", zero)] {
+        let count = tensor.elem_count();
+        if count == 0 || !runs.is_multiple_of(count) {
+            bail!("fake_quantise: {name} holds {count} numbers, but it must be a divisor of the {runs} runs of x");
+        }
+    }
+    let codes = (f64::from(codes.0), f64::from(codes.1));
+    x.apply_op3(scale, zero, quantise::FakeQuantise { codes, run, beyond })
+}
+
+/// The nearest whole numbers, ties to even; the gradient passes as if nothing had been rounded.
+pub fn round_straight_through(x: &Tensor) -> Result<Tensor> {
+    x.apply_op1(quantise::Round)
+}
+
+/// `x` itself, with a gradient multiplied by `factor`: a step of its own length for one parameter (LSQ's 1/√(N Q)).
+pub fn scale_gradient(x: &Tensor, factor: f64) -> Result<Tensor> {
+    x.apply_op1(quantise::ScaleGradient(factor))
 }
 
 fn check_has_last_axis(operation: &str, x: &Tensor) -> Result<usize> {
