@@ -111,15 +111,9 @@ fn two_largest_of_four(row: ArrayView1<'_, f32>) -> Vec<bool> {
 /// Refuses weights that no format can hold.
 fn check(weights: &Array2<f32>, multiple: usize) -> Result<()> {
     let (rows, columns) = weights.dim();
-    if rows == 0 || columns == 0 || !columns.is_multiple_of(multiple) {
-        return Err(Error::parameter(
-            "weights",
-            format!("{rows} × {columns}"),
-            format!("at least one row of a multiple of {multiple} columns"),
-        ));
-    }
-    if columns / GROUP > usize::from(u16::MAX) + 1 {
-        return Err(Error::parameter("weights", format!("{columns} columns"), "at most 65536 groups of 16 columns"));
+    check_columns(columns, multiple)?;
+    if rows == 0 {
+        return Err(Error::parameter("weights", "no rows", "at least one row"));
     }
     match weights.iter().position(|w| !w.is_finite()) {
         Some(at) => Err(Error::input(
@@ -128,6 +122,17 @@ fn check(weights: &Array2<f32>, multiple: usize) -> Result<()> {
         )),
         None => Ok(()),
     }
+}
+
+/// Refuses numbers of columns that groups do not divide, or that their numbers do not reach.
+fn check_columns(columns: usize, multiple: usize) -> Result<()> {
+    if columns == 0 || !columns.is_multiple_of(multiple) {
+        return Err(Error::parameter("columns", columns, format!("a multiple of {multiple}, at least one")));
+    }
+    if columns / GROUP > usize::from(u16::MAX) + 1 {
+        return Err(Error::parameter("columns", columns, "at most 65536 groups of 16"));
+    }
+    Ok(())
 }
 
 /// Records of `width` weights each, made by `make` from a row's weights.
@@ -160,17 +165,28 @@ pub fn sparse(weights: &Array2<f32>, kept: &Array2<bool>) -> Result<Records<Spar
     check_mask(kept, (weights.nrows(), weights.ncols() / GROUP))?;
     let rows = weights.rows().into_iter().zip(kept.rows()).map(|(weights, kept)| {
         let weights = weights.to_vec();
-        let groups: Vec<(u16, Group)> = weights
-            .as_chunks::<GROUP>()
-            .0
-            .iter()
-            .enumerate()
-            .filter(|&(group, _)| kept[group])
-            .map(|(group, weights)| (group as u16, Group::rounded(weights, 4)))
-            .collect();
-        groups.chunks(GROUPS).map(SparseQuad::new).collect()
+        let groups = weights.as_chunks::<GROUP>().0.iter().enumerate().filter(|&(group, _)| kept[group]);
+        groups.map(|(group, weights)| (group as u16, Group::rounded(weights, 4))).collect()
     });
-    Ok(Records::new(weights.ncols(), rows, true))
+    packed_sparse(weights.ncols(), rows)
+}
+
+/// Rows of groups with the columns, counted in groups, that they stand at, as the engine multiplies them.
+///
+/// # Errors
+/// A number of columns that is no multiple of 16; a group that stands beyond them.
+pub fn packed_sparse(
+    columns: usize,
+    rows: impl IntoIterator<Item = Vec<(u16, Group)>>,
+) -> Result<Records<SparseQuad>> {
+    check_columns(columns, GROUP)?;
+    let rows: Vec<Vec<(u16, Group)>> = rows.into_iter().collect();
+    let beyond = |row: &Vec<(u16, Group)>| row.iter().any(|&(column, _)| usize::from(column) >= columns / GROUP);
+    if let Some(row) = rows.iter().position(beyond) {
+        return Err(Error::input("groups", format!("row {row} has a group beyond the {columns} columns")));
+    }
+    let quads = rows.iter().map(|row| row.chunks(GROUPS).map(SparseQuad::new).collect());
+    Ok(Records::new(columns, quads, true))
 }
 
 /// 4 bits of the weights that `kept` says to keep, two of every four, rounded to the nearest.

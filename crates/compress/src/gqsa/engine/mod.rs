@@ -28,7 +28,7 @@ pub mod timing;
 mod two_four;
 
 pub use bandwidth::read_bandwidth;
-pub use format::{Format, dense2, dense4, sparse, two_four, wide2};
+pub use format::{Format, dense2, dense4, packed_sparse, sparse, two_four, wide2};
 pub use group::{Affine, GROUP, Group, largest_code, stored_scale};
 pub use input::{Input, Precision};
 pub use instructions::Instructions;
