@@ -39,7 +39,7 @@ use offprint_core::{Comparison, Paper};
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![]
+    vec![offprint_core::paper!("gqsa", gqsa::Gqsa)]
 }
 
 /// The comparisons of this field.

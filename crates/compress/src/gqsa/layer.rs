@@ -2,6 +2,8 @@
 
 use super::engine::{Affine, GROUP, Group, Records, SparseQuad, largest_code, packed_sparse};
 use super::saliency::group_mask;
+use crate::packed::{Mask, Packed, Pattern, Values};
+use crate::quantiser::Grid;
 use half::f16;
 use ndarray::{Array2, ArrayView2};
 use offprint_core::{Error, Result};
@@ -56,7 +58,7 @@ pub struct CompressedLayer {
 }
 
 impl Affine {
-    /// The map of each group of `weight` (out, in) over the weights that are kept; 4 of them if `group` is 4.
+    /// The map of each group of `weight` (out, in) over the weights that are kept.
     pub(super) fn of_groups(weight: ArrayView2<'_, f32>, keep: &Array2<bool>, bits: u32, group: usize) -> Array2<Self> {
         Array2::from_shape_fn((weight.nrows(), weight.ncols().div_ceil(group)), |(i, g)| {
             let kept: Vec<f32> = (g * group..((g + 1) * group).min(weight.ncols()))
@@ -104,15 +106,63 @@ impl CompressedLayer {
         1.0 - self.keep.iter().filter(|&&keep| keep).count() as f64 / self.keep.len().max(1) as f64
     }
 
-    /// Groups whose scale stands at its floor: weights below half of it vanish.
+    /// Kept groups whose scale stands at its floor: weights below half of it vanish.
     pub fn vanishing_groups(&self) -> usize {
         match &self.stored {
-            Stored::Codes { affines, .. } => {
+            Stored::Codes { group, affines, .. } => {
                 let least = Affine::of(&[0.0], 4).scale;
-                affines.iter().filter(|affine| affine.scale == least).count()
+                let kept = |i: usize, g: usize| (g * group..(g + 1) * group).any(|j| self.keep.get([i, j]) == Some(&true));
+                affines.indexed_iter().filter(|&((i, g), affine)| affine.scale == least && kept(i, g)).count()
             }
             Stored::Half(_) => 0,
         }
+    }
+
+    /// The layer as the field's exporters know it.
+    pub fn packed(&self) -> Packed {
+        let pattern = if self.prunes_groups() { Pattern::Groups(GROUP) } else { Pattern::Unstructured };
+        let mask = Some(Mask { keep: self.keep.clone(), pattern });
+        let values = match &self.stored {
+            Stored::Half(weights) => Values::Floats(weights.mapv(f16::to_f32)),
+            Stored::Codes { bits, group, codes, affines } => Values::Codes {
+                codes: codes.clone(),
+                grid: Grid {
+                    codes: (0, i32::from(largest_code(*bits))),
+                    group: *group,
+                    scales: affines.mapv(|affine| affine.scale.to_f32()),
+                    zeros: affines.mapv(|affine| f32::from(affine.zero)),
+                    group_of: None,
+                },
+            },
+        };
+        Packed { name: self.place.name.clone(), shape: self.place.shape.clone(), values, mask }
+    }
+
+    /// The layer at `place` that was read from a file.
+    ///
+    /// # Errors
+    /// A layer that is not stored in codes counted from 0, with scales in half precision.
+    pub fn from_packed(place: &LayerPlace, packed: &Packed) -> Result<Self> {
+        let bad = |problem: &str| Error::input(format!("layer \"{}\"", place.name), problem);
+        let Values::Codes { codes, grid } = &packed.values else { return Err(bad("is not stored in codes")) };
+        if grid.codes.0 != 0 || grid.group_of.is_some() || grid.scales.ncols() * grid.group != codes.ncols() {
+            return Err(bad("is not stored in codes from 0 with a scale for each run of columns"));
+        }
+        let affines = Array2::from_shape_fn(grid.scales.dim(), |at| Affine {
+            scale: f16::from_f32(grid.scales[at]),
+            zero: grid.zeros[at] as u8,
+        });
+        let keep = packed.mask.as_ref().map_or_else(|| Array2::from_elem(codes.dim(), true), |mask| mask.keep.clone());
+        let stored = Stored::Codes { bits: grid.bits(), group: grid.group, codes: codes.clone(), affines };
+        Ok(Self { place: place.clone(), keep, stored })
+    }
+
+    /// Whether whole groups of 16 are kept or pruned.
+    fn prunes_groups(&self) -> bool {
+        self.keep.ncols().is_multiple_of(GROUP)
+            && self.keep.rows().into_iter().all(|row| {
+                row.exact_chunks(GROUP).into_iter().all(|group| group.iter().all(|&keep| keep == group[0]))
+            })
     }
 
     /// The layer as the engine multiplies it.
