@@ -12,7 +12,7 @@ use offprint_compress::gqsa::{
 use offprint_compress::methods::Scope;
 use offprint_compress::{Layer, calibration};
 use offprint_core::random::Streams;
-use offprint_core::{Method, Params, Progress, Run, Card};
+use offprint_core::{Card, Method, Params, Progress, Run};
 use offprint_nn::models::LlamaConfig;
 use offprint_nn::{Architecture, Network};
 
@@ -42,14 +42,14 @@ fn trained(subject: &Subject, recipe: &Recipe, seed: u64) -> (Vec<CompressedLaye
     let (streams, progress) = (Streams::new(seed), Progress::silent());
     let half = pruning(0.5, Scope::Row);
     let stream = streams.stream("calibration");
-    let starts =
-        group_pruned(&subject.network, &places, &inputs, Saliency::Hessian, half, stream, &progress).unwrap();
+    let starts = group_pruned(&subject.network, &places, &inputs, Saliency::Hessian, half, stream, &progress).unwrap();
     let mut stages = Vec::new();
-    let layers = train(&subject.network, &starts, Form::GQSA, Some(half), &subject.train, recipe, streams, &progress, |s, l| {
-        stages.push((s, perplexity(&subject.network, l, &subject.test)?));
-        Ok(())
-    })
-    .unwrap();
+    let layers =
+        train(&subject.network, &starts, Form::GQSA, Some(half), &subject.train, recipe, streams, &progress, |s, l| {
+            stages.push((s, perplexity(&subject.network, l, &subject.test)?));
+            Ok(())
+        })
+        .unwrap();
     (layers, stages)
 }
 
@@ -66,7 +66,10 @@ fn groups_go_by_the_sum_of_their_scores() {
     // A column's factor counts as much as its weights.
     let mut factors = ones.clone();
     factors[..GROUP].fill(100.0);
-    assert_eq!(group_mask(&keep_groups(weights.view(), &factors, 0.67, Scope::Row)).row(1).to_vec(), [true, false, false]);
+    assert_eq!(
+        group_mask(&keep_groups(weights.view(), &factors, 0.67, Scope::Row)).row(1).to_vec(),
+        [true, false, false]
+    );
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! The products with compressed matrices: every format, precision and instruction set against the matrix written out.
 
 use ndarray::Array2;
+use offprint_compress::gqsa::engine::timing::{random_vector, random_weights};
 use offprint_compress::gqsa::engine::{
     Affine, Format, GROUP, Gemv, Group, Input, Instructions, Plain, Precision, Split, sparse, two_four,
 };
-use offprint_compress::gqsa::engine::timing::{random_vector, random_weights};
 use offprint_core::random::Streams;
 use proptest::prelude::*;
 
@@ -115,16 +115,20 @@ fn large_products_do_not_depend_on_the_number_of_threads() {
     let x = random_vector(1008, Streams::new(2).stream("x"));
     // A skewed mask: the first rows hold most groups, so that tasks end within rows.
     let kept = Array2::from_shape_fn((700, 63), |(row, group)| row < 70 || (row * 7 + group) % 9 == 0);
-    let matrices: Vec<Box<dyn Gemv>> = vec![Box::new(sparse(&weights, &kept).unwrap()), Format::W4G16.rounded(&weights).unwrap()];
+    let matrices: Vec<Box<dyn Gemv>> =
+        vec![Box::new(sparse(&weights, &kept).unwrap()), Format::W4G16.rounded(&weights).unwrap()];
     for matrix in matrices {
         for precision in [Precision::Single, Precision::Int8] {
             let input = Input::new(&x, precision).unwrap();
-            let results: Vec<Vec<u32>> = [1, 2, 3].into_iter().map(|threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let mut y = vec![0f32; 700];
-                pool.install(|| matrix.multiply(&input, &mut y));
-                y.into_iter().map(f32::to_bits).collect()
-            }).collect();
+            let results: Vec<Vec<u32>> = [1, 2, 3]
+                .into_iter()
+                .map(|threads| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    let mut y = vec![0f32; 700];
+                    pool.install(|| matrix.multiply(&input, &mut y));
+                    y.into_iter().map(f32::to_bits).collect()
+                })
+                .collect();
             assert!(results.windows(2).all(|pair| pair[0] == pair[1]));
         }
         check_products(&*matrix, &x, "large");

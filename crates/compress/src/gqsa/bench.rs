@@ -34,7 +34,10 @@ impl Bench for Gqsa {
             let mut y = vec![0f32; SIZE];
             Ok(Case {
                 name,
-                says: format!("{PRODUCTS} products of a {SIZE} × {SIZE} matrix in {} with one vector; the peer's in {peer}", format.name()),
+                says: format!(
+                    "{PRODUCTS} products of a {SIZE} × {SIZE} matrix in {} with one vector; the peer's in {peer}",
+                    format.name()
+                ),
                 inputs: vec![("weights", dense.into()), ("x", Array1::from(effective).into())],
                 settings: json!({ "products": PRODUCTS, "dtype": peer }),
                 work: Box::new(move || {

@@ -83,9 +83,8 @@ impl CompressedLayer {
         let stored = match form {
             Form::Half => Stored::Half(weight.mapv(f16::from_f32)),
             Form::Codes { bits, group } => {
-                let codes = Array2::from_shape_fn(weight.dim(), |(i, j)| {
-                    affines[[i, j / group]].code(weight[[i, j]], bits)
-                });
+                let codes =
+                    Array2::from_shape_fn(weight.dim(), |(i, j)| affines[[i, j / group]].code(weight[[i, j]], bits));
                 Stored::Codes { bits, group, codes, affines }
             }
         };
@@ -111,7 +110,8 @@ impl CompressedLayer {
         match &self.stored {
             Stored::Codes { group, affines, .. } => {
                 let least = Affine::of(&[0.0], 4).scale;
-                let kept = |i: usize, g: usize| (g * group..(g + 1) * group).any(|j| self.keep.get([i, j]) == Some(&true));
+                let kept =
+                    |i: usize, g: usize| (g * group..(g + 1) * group).any(|j| self.keep.get([i, j]) == Some(&true));
                 affines.indexed_iter().filter(|&((i, g), affine)| affine.scale == least && kept(i, g)).count()
             }
             Stored::Half(_) => 0,
@@ -160,9 +160,11 @@ impl CompressedLayer {
     /// Whether whole groups of 16 are kept or pruned.
     fn prunes_groups(&self) -> bool {
         self.keep.ncols().is_multiple_of(GROUP)
-            && self.keep.rows().into_iter().all(|row| {
-                row.exact_chunks(GROUP).into_iter().all(|group| group.iter().all(|&keep| keep == group[0]))
-            })
+            && self
+                .keep
+                .rows()
+                .into_iter()
+                .all(|row| row.exact_chunks(GROUP).into_iter().all(|group| group.iter().all(|&keep| keep == group[0])))
     }
 
     /// The layer as the engine multiplies it.

@@ -213,10 +213,16 @@ fn compress(params: &GqsaParams, subject: &Subject, run: &mut Run) -> Result<Vec
     let weights: usize = layers.iter().map(|layer| layer.place.weights()).sum();
     let bytes: usize = records.iter().map(Gemv::bytes).sum();
     run.metric("bits a weight", 8.0 * bytes as f64 / weights as f64, "bit");
-    run.metric("sparsity", layers.iter().map(|l| l.sparsity() * l.place.weights() as f64).sum::<f64>() / weights as f64, "");
+    run.metric(
+        "sparsity",
+        layers.iter().map(|l| l.sparsity() * l.place.weights() as f64).sum::<f64>() / weights as f64,
+        "",
+    );
     let vanishing: usize = layers.iter().map(CompressedLayer::vanishing_groups).sum();
     if vanishing > 0 {
-        run.warn(format!("{vanishing} groups have a range below the least scale of 1e-4; their smallest weights vanish"));
+        run.warn(format!(
+            "{vanishing} groups have a range below the least scale of 1e-4; their smallest weights vanish"
+        ));
     }
     run.table(
         Table::new("layers", "The layers of the blocks, compressed.")
@@ -224,7 +230,11 @@ fn compress(params: &GqsaParams, subject: &Subject, run: &mut Run) -> Result<Vec
             .integers("rows", "", layers.iter().map(|layer| layer.place.outputs() as i64))
             .integers("columns", "", layers.iter().map(|layer| layer.place.inputs() as i64))
             .numbers("sparsity", "", layers.iter().map(CompressedLayer::sparsity))
-            .numbers("bits a weight", "bit", records.iter().map(|r| 8.0 * r.bytes() as f64 / (r.shape().0 * r.shape().1) as f64)),
+            .numbers(
+                "bits a weight",
+                "bit",
+                records.iter().map(|r| 8.0 * r.bytes() as f64 / (r.shape().0 * r.shape().1) as f64),
+            ),
     )?;
     run.figure("stages", stages_figure(&stages, &layers));
     Ok(layers)
@@ -234,12 +244,9 @@ fn compress(params: &GqsaParams, subject: &Subject, run: &mut Run) -> Result<Vec
 fn stages_figure(stages: &[(&str, f64)], layers: &[CompressedLayer]) -> Figure {
     let caption = "Left: perplexity a token on text that was not trained on. Right: the groups of 16 weights that the \
                    last layer keeps (light), each a cell; every row keeps as many.";
-    let bars = Plot::new(
-        Axis::categories("stage", stages.iter().map(|(name, _)| *name)),
-        Axis::new("perplexity"),
-    )
-    .titled("Perplexity")
-    .bars("", stages.iter().map(|(_, perplexity)| *perplexity).collect());
+    let bars = Plot::new(Axis::categories("stage", stages.iter().map(|(name, _)| *name)), Axis::new("perplexity"))
+        .titled("Perplexity")
+        .bars("", stages.iter().map(|(_, perplexity)| *perplexity).collect());
     let figure = Figure::new("Half of the groups go, training brings the model back", caption).columns(2).panel(bars);
     let Some(layer) = layers.last() else { return figure };
     let kept: Array2<bool> = super::group_mask(&layer.keep);
@@ -288,9 +295,11 @@ fn decode(params: &GqsaParams, subject: &Subject, layers: &[CompressedLayer], ru
             .words("matrices", rows.iter().map(|row| row.0.clone()))
             .numbers("tokens a second", "1/s", rows.iter().map(|row| 1.0 / row.1))
             .integers("bytes a token", "", rows.iter().map(|row| row.2 as i64))
-            .integers("tokens as f32", "", rows.iter().map(|row| {
-                row.3.iter().zip(&rows[0].3).take_while(|(a, b)| a == b).count() as i64
-            })),
+            .integers(
+                "tokens as f32",
+                "",
+                rows.iter().map(|row| row.3.iter().zip(&rows[0].3).take_while(|(a, b)| a == b).count() as i64),
+            ),
     )
 }
 

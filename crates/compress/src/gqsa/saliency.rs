@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Saliency {
-    /// w² / [H⁻¹]_jj with H = 2/N Σ x xᵀ: the loss of the output when the other weights of the row may follow
+    /// w² / (H⁻¹)_jj with H = 2/N Σ x xᵀ: the loss of the output when the other weights of the row may follow
     Hessian,
     /// (w ‖x_j‖)²: the loss of the output when inputs are uncorrelated
     Wanda,
@@ -48,7 +48,9 @@ impl Saliency {
                 let upper = upper_factor(&layer.place.name, hessian, DAMPING)?;
                 Ok((0..columns).map(|j| 1.0 / upper.column(j).iter().map(|u| u * u).sum::<f64>()).collect())
             }
-            (Self::Hessian, None) => Err(Error::Numerical("the saliency needs the second moments of the inputs".into())),
+            (Self::Hessian, None) => {
+                Err(Error::Numerical("the saliency needs the second moments of the inputs".into()))
+            }
         }
     }
 }

@@ -159,12 +159,8 @@ impl Role {
     /// `layer` with scales that learn; in half precision the kept weights do.
     pub fn scales(layer: &CompressedLayer) -> Result<Self> {
         let Stored::Codes { group, codes, affines, .. } = &layer.stored else {
-            let start = Start {
-                place: layer.place.clone(),
-                weight: layer.weights(),
-                keep: layer.keep.clone(),
-                factors: None,
-            };
+            let start =
+                Start { place: layer.place.clone(), weight: layer.weights(), keep: layer.keep.clone(), factors: None };
             return Ok(Self::Learning(Learning::new(&start, Form::Half)?));
         };
         let centred = Array2::from_shape_fn(codes.dim(), |(i, j)| {

@@ -7,7 +7,7 @@ use super::{
     perplexity, train,
 };
 use crate::examples::{Example, Subject};
-use crate::methods::{Gptq, Magnitude, Scope, Sparsity, SparseGpt, Target, Wanda, WeightMethod};
+use crate::methods::{Gptq, Magnitude, Scope, SparseGpt, Sparsity, Target, Wanda, WeightMethod};
 use crate::quantiser::Scheme;
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
@@ -163,11 +163,14 @@ fn accuracy(run: &mut Run) -> Result<()> {
         ),
     );
     run.table(
-        Table::new("accuracy", "Perplexity a character on the held-out tenth; GQSA, Wanda 2:4 and W2 g64 are means over seeds.")
-            .words("form", table.iter().map(|row| row.0.clone()))
-            .numbers("one shot", "", table.iter().map(|row| row.1[0]))
-            .numbers("block by block", "", table.iter().map(|row| row.1[1]))
-            .numbers("end to end", "", table.iter().map(|row| row.1[2])),
+        Table::new(
+            "accuracy",
+            "Perplexity a character on the held-out tenth; GQSA, Wanda 2:4 and W2 g64 are means over seeds.",
+        )
+        .words("form", table.iter().map(|row| row.0.clone()))
+        .numbers("one shot", "", table.iter().map(|row| row.1[0]))
+        .numbers("block by block", "", table.iter().map(|row| row.1[1]))
+        .numbers("end to end", "", table.iter().map(|row| row.1[2])),
     )
 }
 
@@ -258,19 +261,20 @@ fn speed(run: &mut Run) -> Result<()> {
             .numbers("least time", "ms", bytes.iter().map(|&b| 1e3 * b as f64 / two))
             .numbers("bytes / W4 S50", "", bytes.iter().map(|&b| b as f64 / bytes[sparse] as f64)),
     )?;
-    let mut table = Table::new("speed", format!("Time of a product; {how}.")).words("setting", settings.iter().map(|&s| name(s)));
+    let mut table =
+        Table::new("speed", format!("Time of a product; {how}.")).words("setting", settings.iter().map(|&s| name(s)));
     for (f, format) in Format::ALL.into_iter().enumerate() {
         table = table.numbers(format.name(), "ms", seconds.iter().map(|row| 1e3 * row[f]));
     }
     run.table(table)?;
-    let mut plot = Plot::new(
-        Axis::categories("format", Format::ALL.map(Format::name)),
-        Axis::log("time / W4 S50"),
-    );
+    let mut plot = Plot::new(Axis::categories("format", Format::ALL.map(Format::name)), Axis::log("time / W4 S50"));
     for (s, &setting) in settings.iter().enumerate().filter(|(_, s)| s.2 == 2) {
         plot = plot.bars(name(setting), (0..Format::ALL.len()).map(|f| seconds[s][f] / seconds[s][sparse]).collect());
     }
-    run.figure("speed", Figure::new("Time of a product with one vector", "Relative to W4 S50 g16, two threads.").panel(plot));
+    run.figure(
+        "speed",
+        Figure::new("Time of a product with one vector", "Relative to W4 S50 g16, two threads.").panel(plot),
+    );
     peer(run, large, rounds)
 }
 

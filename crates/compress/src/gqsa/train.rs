@@ -96,7 +96,8 @@ pub fn train(
         for block in 0..=last {
             let epochs = Epochs::new(data.clone(), recipe.batch, streams.stream(&format!("block {block}")))?;
             let mine: Vec<usize> = (0..starts.len()).filter(|&i| blocks[i] == block).collect();
-            let names: Vec<&LayerPlace> = starts.iter().zip(&blocks).filter(|(_, b)| **b <= block).map(|(s, _)| &s.place).collect();
+            let names: Vec<&LayerPlace> =
+                starts.iter().zip(&blocks).filter(|(_, b)| **b <= block).map(|(s, _)| &s.place).collect();
             let stage = BlockStage { network, form, pruning, recipe, progress, branches: branches(&names)? };
             progress.begin(&format!("block {}", block + 1), recipe.block_steps);
             stage.run(&mine, starts, &mut layers, &epochs)?;
@@ -134,9 +135,11 @@ pub fn perplexity(network: &Network, layers: &[CompressedLayer], test: &Batch) -
 
 /// The number of the block that a layer belongs to: the first number in its name.
 pub fn block_of(place: &LayerPlace) -> Result<usize> {
-    place.name.split('.').find_map(|part| part.parse().ok()).ok_or_else(|| {
-        Error::input(format!("layer \"{}\"", place.name), "belongs to no numbered block of a decoder")
-    })
+    place
+        .name
+        .split('.')
+        .find_map(|part| part.parse().ok())
+        .ok_or_else(|| Error::input(format!("layer \"{}\"", place.name), "belongs to no numbered block of a decoder"))
 }
 
 /// Weights of those layers whose outputs are added to the residual stream.
@@ -145,7 +148,10 @@ fn branches(places: &[&LayerPlace]) -> Result<Vec<String>> {
     let adds = |place: &&&LayerPlace| place.name.rsplit('.').next().is_some_and(|last| ends.contains(&last));
     let found: Vec<String> = places.iter().filter(adds).map(|place| place.weight.clone()).collect();
     if found.is_empty() {
-        return Err(Error::input("model", "has no c_proj, o_proj or down_proj: stage one trains the blocks of decoders"));
+        return Err(Error::input(
+            "model",
+            "has no c_proj, o_proj or down_proj: stage one trains the blocks of decoders",
+        ));
     }
     Ok(found)
 }
@@ -233,7 +239,9 @@ fn advance(loss: &Tensor, optimisers: &mut [Adam], step: u64, steps: u64, clip: 
     let value = loss.to_scalar::<f32>().map_err(computation)?;
     if !value.is_finite() {
         let advice = "a smaller rate may help";
-        return Err(Error::Numerical(format!("training stopped at step {step} of {steps}: the loss is {value}; {advice}")));
+        return Err(Error::Numerical(format!(
+            "training stopped at step {step} of {steps}: the loss is {value}; {advice}"
+        )));
     }
     let mut gradients = ops::backward(loss).map_err(computation)?;
     if let Some(named) = clip {

@@ -192,11 +192,8 @@ pub(super) fn dot<Q: Quad>(part: &[Q], first: usize, x: &Input) -> f32 {
         let (codes, columns) = (quad.codes(), quad.columns(place));
         let (scales, offsets) = affine(quad.affine());
         let [a, b, c, d] = columns;
-        let x_sums = if Q::NEIGHBOURS {
-            load4(&x.sums, a)
-        } else {
-            _mm_setr_ps(x.sums[a], x.sums[b], x.sums[c], x.sums[d])
-        };
+        let x_sums =
+            if Q::NEIGHBOURS { load4(&x.sums, a) } else { _mm_setr_ps(x.sums[a], x.sums[b], x.sums[c], x.sums[d]) };
         zero_sum = _mm_fmadd_ps(offsets, x_sums, zero_sum);
         let scales = _mm256_castps128_ps256(scales);
         for k in 0..GROUPS {

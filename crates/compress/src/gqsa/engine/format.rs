@@ -101,7 +101,9 @@ fn two_largest_of_four(row: ArrayView1<'_, f32>) -> Vec<bool> {
     let row = row.to_vec();
     let keeps = |four: &[f32]| -> Vec<bool> {
         let larger = |i: usize| {
-            (0..four.len()).filter(|&j| four[j].abs() > four[i].abs() || (four[j].abs() == four[i].abs() && j < i)).count()
+            (0..four.len())
+                .filter(|&j| four[j].abs() > four[i].abs() || (four[j].abs() == four[i].abs() && j < i))
+                .count()
         };
         (0..four.len()).map(|i| larger(i) < 2).collect()
     };
@@ -118,7 +120,12 @@ fn check(weights: &Array2<f32>, multiple: usize) -> Result<()> {
     match weights.iter().position(|w| !w.is_finite()) {
         Some(at) => Err(Error::input(
             "weights",
-            format!("row {}, column {} is {}; every weight must be finite", at / columns, at % columns, weights.iter().nth(at).expect("found there")),
+            format!(
+                "row {}, column {} is {}; every weight must be finite",
+                at / columns,
+                at % columns,
+                weights.iter().nth(at).expect("found there")
+            ),
         )),
         None => Ok(()),
     }
@@ -175,10 +182,7 @@ pub fn sparse(weights: &Array2<f32>, kept: &Array2<bool>) -> Result<Records<Spar
 ///
 /// # Errors
 /// A number of columns that is no multiple of 16; a group that stands beyond them.
-pub fn packed_sparse(
-    columns: usize,
-    rows: impl IntoIterator<Item = Vec<(u16, Group)>>,
-) -> Result<Records<SparseQuad>> {
+pub fn packed_sparse(columns: usize, rows: impl IntoIterator<Item = Vec<(u16, Group)>>) -> Result<Records<SparseQuad>> {
     check_columns(columns, GROUP)?;
     let rows: Vec<Vec<(u16, Group)>> = rows.into_iter().collect();
     let beyond = |row: &Vec<(u16, Group)>| row.iter().any(|&(column, _)| usize::from(column) >= columns / GROUP);

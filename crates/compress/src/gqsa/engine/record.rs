@@ -3,12 +3,12 @@
 //! All values of a group stand in the same record, so a product reads one stream. The codes of four groups are laid out so
 //! that a shift and a mask bring them into two vectors of two groups each.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
 use super::group::{Affine, GROUP, Group};
 use super::input::Input;
 use super::instructions::{Instructions, Set};
 use super::{Precision, portable};
-#[cfg(target_arch = "x86_64")]
-use super::avx2;
 use half::f16;
 
 /// Groups in a record.

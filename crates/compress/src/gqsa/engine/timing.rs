@@ -2,8 +2,8 @@
 
 use super::{Gemv, Input, Instructions, Precision, Split};
 use ndarray::{Array1, Array2};
-use offprint_core::random::Stream;
 use offprint_core::Result;
+use offprint_core::random::Stream;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 use std::time::Instant;

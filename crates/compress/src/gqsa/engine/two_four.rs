@@ -156,8 +156,7 @@ mod x86 {
         let [low, high] = quad.codes.as_chunks::<GROUP>().0 else { unreachable!("32 bytes are two times 16") };
         let bytes = _mm256_set_m128i(load16(high), load16(low));
         let shifted = if k == 0 { bytes } else { _mm256_srli_epi16::<4>(bytes) };
-        let zeros =
-            _mm256_set_m128i(_mm_set1_epi8(quad.zeros[k + 2] as i8), _mm_set1_epi8(quad.zeros[k] as i8));
+        let zeros = _mm256_set_m128i(_mm_set1_epi8(quad.zeros[k + 2] as i8), _mm_set1_epi8(quad.zeros[k] as i8));
         _mm256_sub_epi8(_mm256_and_si256(shifted, _mm256_set1_epi8(15)), zeros)
     }
 
@@ -180,8 +179,7 @@ mod x86 {
         for (place, quad) in (first..).zip(part) {
             let scales = _mm256_castps128_ps256(single(quad.scales));
             for k in 0..2 {
-                let x_codes =
-                    _mm256_set_m128i(gathered(quad, place, k + 2, x), gathered(quad, place, k, x));
+                let x_codes = _mm256_set_m128i(gathered(quad, place, k + 2, x), gathered(quad, place, k, x));
                 let codes = centred(quad, k);
                 // An unsigned factor is asked for: the size of a code, its sign moved to the other.
                 let products = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x_codes, codes));
