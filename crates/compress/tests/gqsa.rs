@@ -225,7 +225,7 @@ fn parameters_and_models_that_do_not_fit_are_refused_by_name() {
     };
     let tokens: Vec<f64> = (0..400).map(|i| f64::from((i * i) % 40)).collect();
     let report = run(tokens.clone()).unwrap();
-    assert!(report.metric("time a token, compressed").is_some() && report.metric("bits a weight").is_some());
+    assert!(report.metric("time a token, compressed").is_some() && report.metric("bits a weight, stored").is_some());
     assert!(run(vec![1.0; 30]).unwrap_err().to_string().contains("more than a window of 24"));
     let mut wrong = tokens;
     wrong[7] = 41.0;

@@ -105,6 +105,13 @@ impl CompressedLayer {
         1.0 - self.keep.iter().filter(|&&keep| keep).count() as f64 / self.keep.len().max(1) as f64
     }
 
+    /// Bytes of the layer as it is stored in sparse rows of groups of 4 bits: codes, number, scale and zero of each kept
+    /// group, and where rows start. The engine fills rows up to a multiple of four groups besides.
+    pub fn stored_bytes(&self) -> usize {
+        let kept = group_mask(&self.keep).iter().filter(|&&keep| keep).count();
+        kept * (GROUP / 2 + 2 + 2 + 1) + 4 * (self.keep.nrows() + 1)
+    }
+
     /// Kept groups whose scale stands at its floor: weights below half of it vanish.
     pub fn vanishing_groups(&self) -> usize {
         match &self.stored {
