@@ -13,6 +13,7 @@
 //! [`nn::layers::substitute`](offprint_nn::layers::substitute): a network computes with other operands than its own while
 //! gradients flow through what was done to them.
 
+pub mod adaquant;
 pub mod allocate;
 pub mod bits;
 pub mod calibration;
@@ -21,6 +22,7 @@ mod compression;
 pub mod contest;
 pub mod examples;
 pub mod export;
+pub mod gqsa;
 mod layer;
 pub mod methods;
 pub mod model;
@@ -33,13 +35,11 @@ pub use layer::{Layer, matrix, tensor};
 pub use packed::{Mask, Packed, Pattern, Values};
 pub use subject::{Samples, Subject, open_network};
 
-pub mod gqsa;
-
 use offprint_core::{Comparison, Paper};
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![offprint_core::paper!("gqsa", gqsa::Gqsa)]
+    vec![offprint_core::paper!("adaquant", adaquant::AdaQuant), offprint_core::paper!("gqsa", gqsa::Gqsa)]
 }
 
 /// The comparisons of this field.

@@ -77,7 +77,11 @@ pub fn open_network(path: &Path) -> Result<Network> {
     if exported { Ok(load(path)?.network) } else { Network::load(path, None, DType::F32) }
 }
 
-fn read(network: &Network, model: &Path, samples: Samples<'_>) -> Result<Batch> {
+/// The user's `samples` as `network`, which was opened from `model`, reads them.
+///
+/// # Errors
+/// As [`Subject::open`].
+pub(crate) fn read(network: &Network, model: &Path, samples: Samples<'_>) -> Result<Batch> {
     let architecture = network.architecture();
     let lines = samples.inputs.path().filter(|path| path.extension().is_some_and(|ending| ending == "jsonl"));
     let tokenizer = model.join("tokenizer.json");

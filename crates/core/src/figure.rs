@@ -13,6 +13,19 @@ pub struct Figure {
     pub columns: usize,
     /// The panels.
     pub panels: Vec<Panel>,
+    /// The same picture at one moment after another, shown moving beside the still panels; mostly none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frames: Vec<Frame>,
+}
+
+/// One moment of a moving [`Figure`]. All its frames should have the same panels with fixed limits, so that only what
+/// moves does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Frame {
+    /// What moment it is.
+    pub title: String,
+    /// Its panel.
+    pub panel: Panel,
 }
 
 /// One panel of a [`Figure`].
@@ -239,8 +252,28 @@ pub struct Edge {
 impl Figure {
     /// A figure without panels, one panel per row.
     pub fn new(title: impl Into<String>, caption: impl Into<String>) -> Self {
-        Self { title: title.into(), caption: caption.into(), columns: 1, panels: Vec::new() }
+        Self { title: title.into(), caption: caption.into(), columns: 1, panels: Vec::new(), frames: Vec::new() }
     }
+
+    /// A moving figure: `frames` (moment, panel) in order, and as its still panels up to four of them, the first and the
+    /// last among these. Frames beyond [`Self::MOST_FRAMES`] are left out, evenly.
+    pub fn moving(
+        title: impl Into<String>,
+        caption: impl Into<String>,
+        frames: impl IntoIterator<Item = (String, Panel)>,
+    ) -> Self {
+        let frames: Vec<Frame> = frames.into_iter().map(|(title, panel)| Frame { title, panel }).collect();
+        let still = evenly(frames.len(), 4).into_iter().map(|i| frames[i].panel.clone().titled(&frames[i].title));
+        let panels: Vec<Panel> = still.collect();
+        let kept = evenly(frames.len(), Self::MOST_FRAMES);
+        let mut kept = kept.into_iter().peekable();
+        let moments = frames.into_iter().enumerate().filter(|(i, _)| kept.next_if_eq(i).is_some());
+        let frames = moments.map(|(_, frame)| frame).collect();
+        Self { columns: panels.len().max(1), panels, frames, ..Self::new(title, caption) }
+    }
+
+    /// Most frames of a moving figure.
+    pub const MOST_FRAMES: usize = 60;
 
     /// Sets the number of panels per row.
     pub fn columns(mut self, columns: usize) -> Self {
@@ -251,6 +284,36 @@ impl Figure {
     /// Adds a panel.
     pub fn panel(mut self, panel: impl Into<Panel>) -> Self {
         self.panels.push(panel.into());
+        self
+    }
+}
+
+/// At most `most` of `count` indices, evenly spread, the first and the last among them.
+fn evenly(count: usize, most: usize) -> Vec<usize> {
+    let n = count.min(most);
+    (0..n).map(|i| i * (count - 1) / (n - 1).max(1)).collect()
+}
+
+impl Panel {
+    /// The panel's title.
+    pub fn title(&self) -> &str {
+        match self {
+            Self::Plot(plot) => &plot.title,
+            Self::HeatMap(map) => &map.title,
+            Self::Images(grid) => &grid.title,
+            Self::Graph(graph) => &graph.title,
+        }
+    }
+
+    /// Sets the panel's title.
+    pub fn titled(mut self, title: impl Into<String>) -> Self {
+        let title = title.into();
+        match &mut self {
+            Self::Plot(plot) => plot.title = title,
+            Self::HeatMap(map) => map.title = title,
+            Self::Images(grid) => grid.title = title,
+            Self::Graph(graph) => graph.title = title,
+        }
         self
     }
 }
@@ -376,5 +439,25 @@ impl From<ImageGrid> for Panel {
 impl From<Graph> for Panel {
     fn from(graph: Graph) -> Self {
         Self::Graph(graph)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moving_figures_keep_their_ends_and_their_bounds() {
+        let frame = |i: usize| (format!("t = {i}"), Panel::from(Plot::new(Axis::new("x"), Axis::new("y"))));
+        for count in [0, 1, 2, 3, 60, 61, 500] {
+            let figure = Figure::moving("", "", (0..count).map(frame));
+            assert_eq!(figure.frames.len(), count.min(Figure::MOST_FRAMES));
+            assert_eq!(figure.panels.len(), count.min(4));
+            if count > 0 {
+                let last = format!("t = {}", count - 1);
+                assert_eq!((figure.frames[0].title.as_str(), &figure.frames.last().unwrap().title), ("t = 0", &last));
+                assert_eq!((figure.panels[0].title(), figure.panels.last().unwrap().title()), ("t = 0", last.as_str()));
+            }
+        }
     }
 }

@@ -46,6 +46,20 @@ pub fn lanczos<T: Real>(
     steps: usize,
     progress: &Progress,
 ) -> Result<Lanczos<T>> {
+    lanczos_until(operator, start, steps, progress, |_| Ok(false))
+}
+
+/// [`lanczos`] that stops as soon as `done` says so of the steps taken so far.
+///
+/// # Errors
+/// As [`lanczos`], and those of `done`.
+pub fn lanczos_until<T: Real>(
+    operator: &impl LinearOperator<T>,
+    start: &[T],
+    steps: usize,
+    progress: &Progress,
+    mut done: impl FnMut(&Lanczos<T>) -> Result<bool>,
+) -> Result<Lanczos<T>> {
     let dim = operator.dim();
     check_length("start", start.len(), dim)?;
     if steps == 0 {
@@ -76,7 +90,7 @@ pub fn lanczos<T: Real>(
         let exhausted = beta <= largest * T::EPSILON * (dim as f64).sqrt() || step + 1 == dim;
         result.beta.push(if exhausted { 0.0 } else { beta });
         progress.check()?;
-        if exhausted {
+        if exhausted || done(&result)? {
             break;
         }
         scale(&mut image, 1.0 / beta);

@@ -28,7 +28,7 @@ pub mod wide;
 pub use hutchinson::{diagonal, trace};
 pub use inverse::Inverse;
 pub use kronecker::{Damping, KroneckerFactors, KroneckerInverse, KroneckerLayer, KroneckerParts, LayerPlace};
-pub use lanczos::{Deflated, Lanczos, Ritz, lanczos};
+pub use lanczos::{Deflated, Lanczos, Ritz, lanczos, lanczos_until};
 pub use operator::{EmpiricalFisher, Explicit, LinearOperator, Product, Shifted};
 pub use power::{Eigenpair, power_iteration};
 pub use quadrature::{Estimate, Spectrum, spectrum};

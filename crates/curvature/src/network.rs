@@ -4,7 +4,7 @@ use crate::{LinearOperator, Real};
 use candle_core::Tensor;
 use offprint_core::random::Stream;
 use offprint_core::{Error, Result};
-use offprint_nn::derivatives::{LossFunction, Targets};
+use offprint_nn::derivatives::{LossFunction, PerceptronCurvature, Targets};
 use offprint_nn::{Batch, computation};
 
 /// Which matrix of second derivatives.
@@ -20,15 +20,27 @@ pub enum Matrix {
     Fisher,
 }
 
-/// A network's curvature over a set of samples, at the parameters that the network has when a product is taken.
+/// A network's curvature over a set of samples, at the parameters that the network has when the operator is made; they
+/// must stay as they are while it is used.
 ///
-/// A product costs about four forward and backward passes over the samples and holds the activations of one part of them.
+/// A product costs about four forward and backward passes over the samples and holds the activations of one part of
+/// them. A product with the Hessian of a perceptron costs twice a gradient; what does not depend on the vector is kept
+/// while it fits into 256 MiB.
 pub struct LossOperator<'a> {
     loss: &'a LossFunction<'a>,
-    parts: Vec<Batch>,
+    parts: Vec<Part>,
     samples: usize,
     matrix: Matrix,
 }
+
+/// Some of the samples, and what is kept of them.
+struct Part {
+    samples: Batch,
+    kept: Option<PerceptronCurvature>,
+}
+
+/// Most bytes of activations that an operator keeps.
+const KEPT: usize = 1 << 28;
 
 impl<'a> LossOperator<'a> {
     /// The `matrix` of `loss` over `samples`, taken in parts of at most `part` of them.
@@ -42,8 +54,30 @@ impl<'a> LossOperator<'a> {
         if part == 0 {
             return Err(Error::parameter("part", part, "at least 1"));
         }
-        let parts = samples.chunks(part).collect::<candle_core::Result<Vec<_>>>().map_err(computation)?;
+        let keeps = matrix != Matrix::Fisher && loss.perceptron_bytes(samples.len()) <= KEPT;
+        let parts = samples
+            .chunks(part)
+            .map(|samples| {
+                let samples = samples.map_err(computation)?;
+                let kept = if keeps { loss.perceptron_curvature(&samples)? } else { None };
+                Ok(Part { samples, kept })
+            })
+            .collect::<Result<_>>()?;
         Ok(Self { loss, parts, samples: samples.len(), matrix })
+    }
+
+    fn product<T: offprint_nn::params::Real>(&self, part: &Part, x: &[T]) -> Result<Vec<T>> {
+        let Part { samples, kept } = part;
+        if self.matrix == Matrix::Fisher {
+            return self.loss.fisher_product(samples, x, Targets::True);
+        }
+        let made = if kept.is_none() { self.loss.perceptron_curvature(samples)? } else { None };
+        match (self.matrix, kept.as_ref().or(made.as_ref())) {
+            (Matrix::Hessian, Some(fast)) => fast.hessian_product(x),
+            (Matrix::Hessian, None) => self.loss.hessian_product(samples, x),
+            (_, Some(fast)) => fast.gauss_newton_product(x),
+            (_, None) => self.loss.gauss_newton_product(samples, x),
+        }
     }
 }
 
@@ -55,13 +89,9 @@ impl<T: Real + offprint_nn::params::Real> LinearOperator<T> for LossOperator<'_>
     fn apply(&self, x: &[T], y: &mut [T]) -> Result<()> {
         let mut sum = vec![0.0; y.len()];
         for part in &self.parts {
-            let product = match self.matrix {
-                Matrix::Hessian => self.loss.hessian_product(part, x)?,
-                Matrix::GaussNewton => self.loss.gauss_newton_product(part, x)?,
-                Matrix::Fisher => self.loss.fisher_product(part, x, Targets::True)?,
-            };
+            let product = self.product(part, x)?;
             // Products are means over the part.
-            let share = part.len() as f64 / self.samples as f64;
+            let share = part.samples.len() as f64 / self.samples as f64;
             sum.iter_mut().zip(product).for_each(|(sum, x): (&mut f64, T)| *sum += share * Real::to_f64(x));
         }
         y.iter_mut().zip(sum).for_each(|(y, sum)| *y = Real::from_f64(sum));

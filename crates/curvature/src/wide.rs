@@ -1,6 +1,6 @@
 //! Products with wide matrices: few rows, many columns, stored row by row (gradients, Lanczos vectors).
 //!
-//! All of them walk the matrix in slabs of columns that fit the cache, one thread a slab, and add up slabs in their
+//! All but [`times_rows`] walk the matrix in slabs of columns that fit the cache, one thread a slab, and add up slabs in their
 //! order: the result does not depend on the number of threads. Sums are in `f64` whatever the matrix is stored in.
 //! Rows must be contiguous; every function panics on lengths that do not fit.
 
@@ -14,6 +14,8 @@ use rayon::prelude::*;
 
 /// Columns of a slab in products with a vector: its piece of the vector (64 KiB) stays in the first two caches.
 const SLAB: usize = 8192;
+/// Rows that one thread takes in a product along whole rows.
+const PIECE: usize = 64;
 /// Columns of a slab in products of matrices, which are widened to `f64` slab by slab.
 const PANEL: usize = 512;
 /// Entries (64 MiB) of the partial sums that are kept at once in a product over columns.
@@ -47,6 +49,17 @@ pub fn times<T: Real>(a: ArrayView2<'_, T>, x: &[f64]) -> Vec<f64> {
         total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
     }
     total
+}
+
+/// `y = a x` for `a (m, d)` with many rows that are not wide: one thread a piece of the rows, sums along whole rows.
+pub fn times_rows<T: Real>(a: ArrayView2<'_, T>, x: &[f64], y: &mut [f64]) {
+    assert_eq!((a.nrows(), a.ncols()), (y.len(), x.len()), "lengths of a product");
+    a.axis_chunks_iter(Axis(0), PIECE).into_par_iter().zip(y.par_chunks_mut(PIECE)).for_each(|(a, y)| {
+        for (i, y) in y.chunks_mut(ROWS).enumerate() {
+            let sums = dot_rows(group(&a, i * ROWS), x);
+            y.copy_from_slice(&sums[..y.len()]);
+        }
+    });
 }
 
 /// `y += aᵀ c`: from `a (m, d)` and `c (m,)` into `y (d,)`. Reads `a` once.

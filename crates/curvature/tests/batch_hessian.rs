@@ -8,10 +8,10 @@ use offprint_curvature::batch_hessian::spiked::AdditiveNoise;
 use offprint_curvature::batch_hessian::{
     Callback, DiagonalBlock, Draws, Floor, GradientRows, Law, Learner, LearningRates, NetworkCurvature, Population,
     SampledGradients, SampledMatrix, Sampling, Scaling, batch_ends, block_curvatures, directional, effective, ends,
-    gradient_noise, isotropic, whole, without_noise,
+    ends_within, gradient_noise, isotropic, whole, without_noise,
 };
 use offprint_curvature::network::Matrix;
-use offprint_curvature::{Explicit, LinearOperator, Ritz, lanczos, vector};
+use offprint_curvature::{Explicit, LinearOperator, Product, Ritz, lanczos, vector};
 use offprint_math::linalg::eigh;
 use offprint_nn::derivatives::{Loss, LossFunction};
 use offprint_nn::models::{Activation, Mlp, MlpConfig};
@@ -427,5 +427,29 @@ proptest! {
         } else {
             prop_assert!((without_noise(at_batch, variance, batch) - noise.sqrt()).abs() < 1e-6);
         }
+    }
+}
+
+#[test]
+fn ends_are_found_to_the_accuracy_that_is_asked_for() {
+    // 300 eigenvalues in [−1, 2] and one far out on each side.
+    let n = 302;
+    let value = |i: usize| match i {
+        0 => -6.0,
+        1 => 9.0,
+        i => -1.0 + 3.0 * (i - 2) as f64 / (n - 3) as f64,
+    };
+    let products = std::cell::Cell::new(0);
+    let operator = Product::new(n, |x: &[f64], y: &mut [f64]| {
+        products.set(products.get() + 1);
+        y.iter_mut().zip(x).enumerate().for_each(|(i, (y, x))| *y = value(i) * x);
+        Ok(())
+    });
+    let stream = stream(3);
+    for (tolerance, most) in [(1e-2, 12), (1e-8, 30)] {
+        products.set(0);
+        let ends = ends_within(&operator, tolerance, n, stream, &silent()).unwrap();
+        assert!((ends.top - 9.0).abs() <= 9.0 * tolerance && (ends.bottom + 6.0).abs() <= 9.0 * tolerance);
+        assert!(ends.residual <= 9.0 * tolerance && products.get() <= most, "{} products", products.get());
     }
 }

@@ -7,11 +7,12 @@ use offprint_core::random::Streams;
 use offprint_core::{Error, Progress, Result};
 use offprint_curvature::influence::{
     Detail, DiagonalFisher, Directions, Exact, Examples, FactorFiles, Fit, Identity, Lissa, Model, Preconditioner,
-    ProximalBregman, Track, TrackedLayers, correlation, gauss_newton_matrix, gauss_newton_roots, input_token_influence,
+    ProximalBregman, Track, TrackedLayers, gauss_newton_matrix, gauss_newton_roots, input_token_influence,
     output_token_influence, tracin,
 };
 use offprint_curvature::{Damping, KroneckerInverse, vector};
 use offprint_math::linalg;
+use offprint_math::stats::correlation;
 use offprint_nn::derivatives::{IGNORED, Loss, LossFunction};
 use offprint_nn::models::{Activation, GptConfig, LlamaConfig, MlpConfig, Norm};
 use offprint_nn::{Architecture, Batch, Network, Params};

@@ -2,12 +2,13 @@
 
 use crate::exact::ExactEmpirical;
 use crate::metrics::{DIRECTIONS, directions, sliced_wasserstein};
-use crate::network::{Digits8, DigitsData, Expected, Labels, Network};
+use crate::network::{Digits8, DigitsData, Expected, Labels, Network, Reading, open};
+use crate::pictures::{DIGIT, Shown};
 use crate::sample::{NAMES, named};
 use crate::{Denoiser, Grid, Guidance, Kernel, Schedule};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, s};
 use offprint_core::figure::{Axis, Figure, Plot};
-use offprint_core::{Comparison, Error, Method, Params, Result, Run, Source, Table};
+use offprint_core::{Comparison, Error, Method, Params, Picture, Points, Result, Run, Source, Table};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -28,11 +29,16 @@ pub struct Samplers;
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplersParams {
-    /// A network that was trained and saved here (.safetensors); built in is the one of the digits, or the exact denoiser
-    /// of the points if some are given
-    #[arg(long)]
+    /// A network: .safetensors that was trained here (perceptron or U-Net), or .onnx that was exported anywhere; built in
+    /// is the one of the digits, or the exact denoiser of the points if some are given
+    #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// Points (N, d) to which samples are compared: .npy, .csv; built in are the handwritten digits
+    /// What an .onnx model means, as in predicts=eps,schedule=scaled-linear,time=index,shape=3x32x32: each word wrong is
+    /// answered with those that there are; words in the file's metadata under "offprint" need not be repeated
+    #[arg(long, value_name = "WORDS")]
+    pub onnx: Option<Reading>,
+    /// Points (N, d) to which samples are compared: .npy, .csv, images (N, h, w) or (N, h, w, c) as .npy, or a folder of
+    /// .png files, whose values run from −1 to 1; built in are the handwritten digits
     #[arg(long, default_value = "builtin")]
     pub data: Source,
     /// Weight of guidance towards the classes, each an equal share of the samples, for a network that has some
@@ -49,10 +55,10 @@ pub struct SamplersParams {
     #[arg(long, default_value_t = 500)]
     #[schemars(range(min = 2, max = 100_000))]
     pub count: usize,
-    /// The highest noise level, in the units of the data
-    #[arg(long, default_value_t = 80.0)]
+    /// The highest noise level, in the units of the data; by default 80, or where the model's schedule ends before
+    #[arg(long)]
     #[schemars(extend("exclusiveMinimum" = 0))]
-    pub highest: f64,
+    pub highest: Option<f64>,
     /// The lowest noise level before the final denoising
     #[arg(long, default_value_t = 0.002)]
     #[schemars(extend("exclusiveMinimum" = 0))]
@@ -67,6 +73,12 @@ const DEFAULT: [&str; 8] =
 /// Steps of the reference.
 const REFERENCE: usize = 400;
 
+/// The highest noise level where nothing else is said: EDM's.
+const HIGHEST: f64 = 80.0;
+
+/// Samples that are shown as pictures.
+const SHOWN: usize = 20;
+
 impl Params for SamplersParams {
     fn check(&self) -> Result<()> {
         if self.samplers.is_empty() {
@@ -78,10 +90,12 @@ impl Params for SamplersParams {
         match self.steps.iter().find(|&&steps| !(2..=10_000).contains(&steps)) {
             Some(steps) => Err(Error::parameter("steps", steps, "between 2 and 10000")),
             None if self.steps.is_empty() => Err(Error::parameter("steps", "none", "at least one number")),
-            None if self.lowest >= self.highest => {
-                Err(Error::parameter("lowest", self.lowest, format!("below the highest level {}", self.highest)))
-            }
-            None => Ok(()),
+            None => match self.highest {
+                Some(highest) if self.lowest >= highest => {
+                    Err(Error::parameter("lowest", self.lowest, format!("below the highest level {highest}")))
+                }
+                _ => Ok(()),
+            },
         }
     }
 }
@@ -102,12 +116,12 @@ impl Method for Samplers {
     type Params = SamplersParams;
 
     fn run(params: &Self::Params, run: &mut Run) -> Result<()> {
-        let (network, data) = subject(params)?;
+        let (network, data, picture) = subject(params)?;
         let model: Box<dyn Denoiser + '_> = match &network {
             None => Box::new(ExactEmpirical::new(data.clone(), Kernel::Gaussian)?),
-            Some(network) if network.config().classes == 0 => Box::new(network.unconditional()),
+            Some(network) if network.classes() == 0 => Box::new(network.unconditional()),
             Some(network) => {
-                let classes = network.config().classes;
+                let classes = network.classes();
                 let labels = (0..params.count).map(|i| i * classes / params.count).collect();
                 let conditioned = network.conditioned(Labels::Each(labels))?;
                 Box::new(Guidance::new(network.unconditional(), conditioned, params.guidance)?)
@@ -122,11 +136,13 @@ impl Method for Samplers {
             ));
         }
         let progress = run.progress();
+        let reach = network.as_ref().map_or(f64::INFINITY, Network::highest);
+        let highest = params.highest.unwrap_or(HIGHEST.min(reach));
         let grid = |steps: usize| -> Result<Grid> {
-            let levels = Grid::karras(&Schedule::Edm, steps - 1, params.lowest, params.highest, 7.0)?;
+            let levels = Grid::karras(&Schedule::Edm, steps - 1, params.lowest, highest, 7.0)?;
             Ok(levels.with_final_denoising())
         };
-        let start = Kernel::Gaussian.noise(params.count, model.dim(), params.highest, run.stream("start"), 0);
+        let start = Kernel::Gaussian.noise(params.count, model.dim(), highest, run.stream("start"), 0);
         let noise = run.stream("noise");
         let heun = named("heun", REFERENCE, &Schedule::Edm)?;
         let exact = heun.run_with(model, start.clone(), &grid(REFERENCE)?, noise, &mut (), &progress)?.into_x();
@@ -134,10 +150,18 @@ impl Method for Samplers {
         let to_data = |x: ArrayView2<'_, f64>| sliced_wasserstein(x, data.view(), directions.view());
         let mut outcomes = Vec::new();
         progress.begin("samplers", (params.samplers.len() * params.steps.len()) as u64);
+        let widest = grid(params.steps.iter().copied().max().unwrap_or(2))?;
         for (sampler, name) in params.samplers.iter().enumerate() {
+            // The levels of all grids lie between the same ends: what is learned on one serves all.
+            let unlearned = named(name, widest.steps(), &Schedule::Edm)?;
+            let learned = unlearned.learn(model, params.count, &widest, noise, &progress)?;
+            if let Some(learned) = &learned {
+                run.metric(&format!("calls for the statistics of {name}"), learned.evaluations as f64, "");
+            }
             for &steps in &params.steps {
                 progress.advance(1)?;
-                let solver = named(name, steps, &Schedule::Edm)?;
+                let own = named(name, steps, &Schedule::Edm)?;
+                let solver = learned.as_ref().map_or(&*own, |learned| &*learned.sampler);
                 let began = std::time::Instant::now();
                 let sampled = match solver.run_with(model, start.clone(), &grid(steps)?, noise, &mut (), &progress) {
                     Ok(sampled) => sampled,
@@ -154,6 +178,13 @@ impl Method for Samplers {
                 let gap = if solver.is_stochastic() { f64::NAN } else { root_mean_square(&(&x - &exact)) };
                 outcomes.push(Outcome { sampler, steps, calls, gap, distance: to_data(x.view())?, seconds });
             }
+        }
+        if let Some(picture) = picture {
+            let some = exact.slice(s![..exact.nrows().min(SHOWN), ..]);
+            let shown =
+                if params.data.is_builtin() { Shown::ink(picture, &data) } else { Shown::light(picture, &data) };
+            let caption = "What the exact flow makes of noise.";
+            run.figure("samples", Figure::new("Samples", caption).panel(shown.grid("", some, SHOWN / 2)));
         }
         report(params, &outcomes, to_data(exact.view())?, run)
     }
@@ -205,22 +236,24 @@ fn report(params: &SamplersParams, outcomes: &[Outcome], of_exact: f64, run: &mu
     )
 }
 
-/// The network, or none if the model is the exact denoiser of the data; and the data.
-fn subject(params: &SamplersParams) -> Result<(Option<Network>, Array2<f64>)> {
-    let data = match params.data.is_builtin() {
-        true => DigitsData::new().train,
-        false => params.data.matrix()?,
+/// The network, or none if the model is the exact denoiser of the data; the data, and how they are pictures.
+fn subject(params: &SamplersParams) -> Result<(Option<Network>, Array2<f64>, Option<Picture>)> {
+    let Points { values: data, picture } = match params.data.is_builtin() {
+        true => Points { values: DigitsData::new().train, picture: Some(DIGIT) },
+        false => params.data.points()?,
     };
+    let expected = Expected { dim: Some(data.ncols()), ..Expected::default() };
     let network = match &params.model {
-        Some(file) => Some(Network::load(file, &Expected { dim: Some(data.ncols()), ..Expected::default() })?),
+        Some(file) => Some(open(file, params.onnx.as_ref(), &expected)?),
         None if params.data.is_builtin() => Some(Digits8::shipped()?.network),
         None => None,
     };
-    let guided = network.as_ref().is_some_and(|network| network.config().classes > 0);
+    let guided = network.as_ref().is_some_and(|network| network.classes() > 0);
     if params.guidance != 1.0 && !guided {
         return Err(Error::parameter("guidance", params.guidance, "1: the model has no classes"));
     }
-    Ok((network, data))
+    let picture = picture.or_else(|| network.as_ref().and_then(Network::picture));
+    Ok((network, data, picture))
 }
 
 fn root_mean_square(x: &Array2<f64>) -> f64 {

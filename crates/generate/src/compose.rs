@@ -65,6 +65,15 @@ impl<U: Denoiser, C: Denoiser> Denoiser for Guidance<U, C> {
         Ok(out)
     }
 
+    fn jacobian_product(&self, y: ArrayView2<'_, f64>, tau: f64, v: ArrayView2<'_, f64>) -> Result<Array2<f64>> {
+        let mut out = self.conditional.jacobian_product(y, tau, v)?;
+        if self.weight != 1.0 {
+            let unconditional = self.unconditional.jacobian_product(y, tau, v)?;
+            Zip::from(&mut out).and(&unconditional).for_each(|c, &u| *c = u + self.weight * (*c - u));
+        }
+        Ok(out)
+    }
+
     fn divergence(&self, y: ArrayView2<'_, f64>, tau: f64) -> Result<Option<Array1<f64>>> {
         let (u, c) = (self.unconditional.divergence(y, tau)?, self.conditional.divergence(y, tau)?);
         Ok(u.zip(c).map(|(u, c)| &u + &((c - &u) * self.weight)))
@@ -117,7 +126,8 @@ impl Denoiser for ScoreSum<'_> {
     }
 }
 
-/// Counts the calls of a model. A call for a whole batch counts once.
+/// Counts the calls of a model. A call for a whole batch counts once; a product with the Jacobian counts as the two that
+/// differences would take.
 #[derive(Debug)]
 pub struct Counted<D> {
     model: D,
@@ -151,6 +161,7 @@ impl<D: Denoiser> Denoiser for Counted<D> {
     }
 
     fn jacobian_product(&self, y: ArrayView2<'_, f64>, tau: f64, v: ArrayView2<'_, f64>) -> Result<Array2<f64>> {
+        self.calls.fetch_add(2, Ordering::Relaxed);
         self.model.jacobian_product(y, tau, v)
     }
 

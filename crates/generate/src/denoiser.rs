@@ -22,17 +22,8 @@ pub trait Denoiser: Sync {
     /// The product (n, d) of the Jacobian ∂D/∂y at each row of `y` with the same row of `v`. By central differences,
     /// unless the denoiser knows better.
     fn jacobian_product(&self, y: ArrayView2<'_, f64>, tau: f64, v: ArrayView2<'_, f64>) -> Result<Array2<f64>> {
-        let largest = v.iter().fold(0.0f64, |m, x| m.max(x.abs()));
         // Errors of rounding and of truncation meet at the cube root of the precision, in units of the law's scale.
-        let step = 6e-6 * tau.max(1e-3) / largest.max(f64::MIN_POSITIVE);
-        let mut high = y.to_owned();
-        high.scaled_add(step, &v);
-        let mut low = y.to_owned();
-        low.scaled_add(-step, &v);
-        let mut slope = self.denoise(high.view(), tau)?;
-        slope -= &self.denoise(low.view(), tau)?;
-        slope /= 2.0 * step;
-        Ok(slope)
+        central_differences(self, y, tau, v, 6e-6)
     }
 
     /// Σ_j ∂D_j/∂y_j at each row (n), where there is a closed form.
@@ -73,6 +64,26 @@ impl<T: Denoiser + ?Sized> Denoiser for &T {
     fn divergence(&self, y: ArrayView2<'_, f64>, tau: f64) -> Result<Option<Array1<f64>>> {
         (**self).divergence(y, tau)
     }
+}
+
+/// (D(y + h v) − D(y − h v))/(2h) with h such that the longest step is `relative` times the noise level.
+pub(crate) fn central_differences<D: Denoiser + ?Sized>(
+    model: &D,
+    y: ArrayView2<'_, f64>,
+    tau: f64,
+    v: ArrayView2<'_, f64>,
+    relative: f64,
+) -> Result<Array2<f64>> {
+    let largest = v.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    let step = relative * tau.max(1e-3) / largest.max(f64::MIN_POSITIVE);
+    let mut high = y.to_owned();
+    high.scaled_add(step, &v);
+    let mut low = y.to_owned();
+    low.scaled_add(-step, &v);
+    let mut slope = model.denoise(high.view(), tau)?;
+    slope -= &model.denoise(low.view(), tau)?;
+    slope /= 2.0 * step;
+    Ok(slope)
 }
 
 /// Refuses noise that is not Gaussian for `what`.

@@ -89,6 +89,11 @@ impl Grid {
         Ok(Self { nodes: taus.iter().map(node).collect::<Result<_>>()? })
     }
 
+    /// `steps` steps from noise level `highest` to `lowest`, equal in λ = −ln τ, with α = 1.
+    pub fn even_levels(highest: f64, lowest: f64, steps: usize) -> Result<Self> {
+        Self::of_levels(&Schedule::Edm, &spaced(steps, highest, lowest, f64::ln, f64::exp)?)
+    }
+
     /// With one more step, to τ = 0, where every sampler gives exactly D.
     #[must_use]
     pub fn with_final_denoising(mut self) -> Self {

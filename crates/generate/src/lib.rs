@@ -45,6 +45,7 @@ mod noise;
 pub mod ode;
 mod path;
 pub mod pfgmpp;
+mod pictures;
 mod prediction;
 pub mod sample;
 mod schedule;

@@ -5,11 +5,11 @@ use offprint_core::random::Streams;
 use offprint_core::{Progress, Result};
 use offprint_generate::exact::{Covariances, ExactMixture, Mixture};
 use offprint_generate::feynman_kac::{
-    Corrector, Density, DoubleWell, Energy, Expert, Flow, KernelDensity, Lattice, Leg, Length, LennardJones, Linear,
-    Observation, Particles, Product, Ramp, Settings, Target, Tempered, Tilted, When, pair_distances,
-    parallel_tempering, power_draws, product_mixture, residual,
+    Annealing, Corrector, Density, DoubleWell, Energy, Expert, Flow, KernelDensity, Lattice, Leg, Length, LennardJones,
+    Linear, Observation, Particles, Product, Ramp, Scheme, Settings, Target, Tempered, Tilted, When,
+    annealed_importance_sampling, pair_distances, parallel_tempering, power_draws, product_mixture, residual,
 };
-use offprint_generate::{Denoiser, Grid, Kernel, Schedule};
+use offprint_generate::{Denoiser, Grid, Kernel, Schedule, normals};
 use proptest::prelude::*;
 use std::f64::consts::PI;
 
@@ -388,4 +388,50 @@ fn parallel_tempering_has_the_moments_of_its_temperatures() {
         assert!(x.column(0).mean().unwrap().abs() < 0.25);
     }
     assert!(run(&[0.0]).is_err() && run(&[]).is_err());
+}
+
+#[test]
+fn annealed_importance_sampling_weighs_hot_samples_into_the_cold_law() {
+    // Exact hot samples by drawing x from its law on a fine grid, y from a Gaussian.
+    let (hot, cold) = (4.0, 0.7);
+    let moments = |temperature: f64| {
+        let (mut mass, mut fourth) = (0.0, 0.0);
+        for i in -3000..=3000 {
+            let v = f64::from(i) * 1e-3;
+            let w = (-4.0 * (v * v - 1.0).powi(2) / temperature).exp() * 1e-3;
+            mass += w;
+            fourth += w * v.powi(4);
+        }
+        (mass, fourth / mass)
+    };
+    let mut masses = Vec::new();
+    for i in -3000..=3000 {
+        let v = f64::from(i) * 1e-3;
+        masses.push((-4.0 * (v * v - 1.0).powi(2) / hot).exp());
+    }
+    let count = 4000;
+    let places = Scheme::Stratified.draw(&masses, count, &mut Streams::new(2).stream("x").rng(0));
+    let noise = normals(count, 1, Streams::new(2).stream("y"), 0);
+    let start = Array2::from_shape_fn((count, 2), |(i, j)| {
+        if j == 0 { (places[i] as f64 - 3000.0) * 1e-3 } else { hot.sqrt() * noise[[i, 0]] }
+    });
+    let run = |temperatures: usize| {
+        let (stream, silent) = (Streams::new(3).stream("ais"), Progress::silent());
+        let length = Annealing { temperatures, steps: 3 };
+        annealed_importance_sampling(&DoubleWell, &start, (hot, cold), length, stream, &silent)
+    };
+    let found = run(12).unwrap();
+    let (hot_mass, _) = moments(hot);
+    let (cold_mass, fourth) = moments(cold);
+    // Z factorises: a Gaussian in y, quadrature in x.
+    let exact = (cold_mass / hot_mass).ln() + 0.5 * (cold / hot).ln();
+    assert!((found.log_normaliser.unwrap() - exact).abs() < 0.05, "{:?} {exact}", found.log_normaliser);
+    assert!((found.expectation(|x| x[0].powi(4)) / fourth - 1.0).abs() < 0.06);
+    assert!((found.expectation(|x| x[1] * x[1]) / cold - 1.0).abs() < 0.1);
+    // More temperatures, evener weights; two are plain importance sampling.
+    let sizes = [2, 4, 12].map(|n| run(n).unwrap().effective_size());
+    assert!(sizes[0] < sizes[1] && sizes[1] < sizes[2], "{sizes:?}");
+    assert!(run(1).unwrap_err().to_string().contains("at least 2"));
+    let two = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    assert_eq!(two.install(|| run(4).unwrap().y), run(4).unwrap().y);
 }

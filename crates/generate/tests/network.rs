@@ -1,15 +1,17 @@
 //! Trained denoisers: derivatives, targets, files, and the shipped model.
 
 use ndarray::{Array2, array};
-use offprint_core::Progress;
 use offprint_core::random::Streams;
+use offprint_core::{Picture, Progress};
 use offprint_generate::exact::ExactEmpirical;
 use offprint_generate::metrics::{directions, sliced_wasserstein};
 use offprint_generate::network::{
-    Digits8, Expected, Labels, Levels, LinearClassifier, NetConfig, Network, Recipe, Target, fit,
+    Clock, Digits8, Expected, Labels, Levels, LinearClassifier, NetConfig, Network, PictureConfig, Reading, Recipe,
+    Target, fit, open,
 };
 use offprint_generate::sample::{Heun, Stepwise};
 use offprint_generate::{Denoiser, Grid, Kernel, Path, Prediction, Schedule, normals};
+use offprint_nn::models::UNetConfig;
 use offprint_nn::train::Plan;
 
 fn small(classes: usize, target: Target, path: Path) -> Recipe {
@@ -20,7 +22,7 @@ fn small(classes: usize, target: Target, path: Path) -> Recipe {
     };
     // Too short for a running mean over a thousand steps.
     let edm = Recipe::edm(2, classes, path, 1200);
-    Recipe { config, target, levels, batch: 128, plan: Plan { ema: None, ..edm.plan.clone() }, ..edm }
+    Recipe { shape: config.into(), target, levels, batch: 128, plan: Plan { ema: None, ..edm.plan.clone() }, ..edm }
 }
 
 /// Four points of the plane, far enough apart.
@@ -107,7 +109,7 @@ fn files_keep_the_network_and_its_words() {
     let file = directory.path().join("net.safetensors");
     let path = Path::Gaussian(Schedule::scaled_linear());
     let config = NetConfig { dim: 2, classes: 3, width: 8, depth: 1, frequencies: 2 };
-    let network = Network::fresh(&config, path.clone(), Target::Plain(Prediction::V), 5).unwrap();
+    let network = Network::fresh(&config.into(), path.clone(), Target::Plain(Prediction::V), 5).unwrap();
     network.save(&file).unwrap();
     let expected = Expected { dim: Some(2), path: Some(path), conditional: true };
     let back = Network::load(&file, &expected).unwrap();
@@ -123,21 +125,92 @@ fn files_keep_the_network_and_its_words() {
     assert!(message(Expected::default()).contains("no word"));
 }
 
+/// A U-Net of 64 weights a level for grey pictures of 4 × 4 pixels.
+fn unet() -> PictureConfig {
+    let picture = Picture { channels: 1, height: 4, width: 4 };
+    let unet = UNetConfig { inputs: 1, outputs: 1, widths: vec![4, 8], blocks: 1, groups: 2, attention: true };
+    PictureConfig { picture, unet }
+}
+
+#[test]
+fn a_unet_learns_two_pictures_and_reads_back_from_its_file() {
+    let path = Path::Gaussian(Schedule::Edm);
+    let data = Array2::from_shape_fn((2, 16), |(i, j)| if (j % 4 < 2) == (i == 0) { 0.5 } else { -0.5 });
+    let plan = Plan { ema: None, ..Plan::new(80, offprint_nn::train::Schedule::cosine()) };
+    let recipe = Recipe { shape: unet().into(), batch: 16, plan, ..Recipe::edm(16, 0, path.clone(), 80) };
+    let (network, losses) = fit(&recipe, data.view(), None, 0, &Progress::silent()).unwrap();
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    assert!(mean(&losses[60..]) < 0.8 * mean(&losses[..20]), "{} {}", mean(&losses[..20]), mean(&losses[60..]));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("unet.safetensors");
+    network.save(&file).unwrap();
+    let back = open(&file, None, &Expected { dim: Some(16), path: Some(path), conditional: false }).unwrap();
+    assert_eq!((back.shape(), back.picture()), (Some(unet().into()), Some(unet().picture)));
+    let (model, own) = (back.unconditional(), network.unconditional());
+    assert_eq!(model.denoise(data.view(), 0.3).unwrap(), own.denoise(data.view(), 0.3).unwrap());
+    // No forward mode here: differences, which are those of a longer step.
+    let v = normals(2, 16, Streams::new(2).stream("v"), 0);
+    let slope = model.jacobian_product(data.view(), 0.5, v.view()).unwrap();
+    let ask = |h: f64| model.denoise((&data + &(&v * h)).view(), 0.5).unwrap();
+    let coarse = (ask(3e-3) - ask(-3e-3)) / 6e-3;
+    assert!(slope.iter().zip(&coarse).all(|(a, b)| (a - b).abs() < 0.03 * (1.0 + b.abs())));
+    let conditional = Expected { conditional: true, ..Expected::default() };
+    assert!(open(&file, None, &conditional).unwrap_err().to_string().contains("classes 0"));
+    let reading: Reading = "predicts=eps".parse().unwrap();
+    assert!(open(&file, Some(&reading), &Expected::default()).unwrap_err().to_string().contains("only .onnx"));
+}
+
+#[test]
+fn shapes_of_pictures_are_checked_and_small_ones_fit() {
+    let path = || Path::Gaussian(Schedule::Edm);
+    let message = |config: PictureConfig| {
+        Network::fresh(&config.into(), path(), Target::Plain(Prediction::X0), 0).unwrap_err().to_string()
+    };
+    let odd = PictureConfig { picture: Picture { channels: 1, height: 5, width: 4 }, ..unet() };
+    assert!(message(odd).contains("5 × 4"));
+    let colour = PictureConfig { picture: Picture { channels: 3, height: 4, width: 4 }, ..unet() };
+    assert!(message(colour).contains("3, the picture's"));
+    for (height, width) in [(8, 12), (5, 4), (1, 1)] {
+        let small = PictureConfig::small(Picture { channels: 1, height, width }).unwrap();
+        Network::fresh(&small.into(), path(), Target::Plain(Prediction::X0), 0).unwrap();
+    }
+    assert!(PictureConfig::small(Picture { channels: 1, height: 0, width: 4 }).is_err());
+}
+
+#[test]
+fn clocks_tell_the_level_in_their_own_terms() {
+    let schedule = Schedule::scaled_linear();
+    let tau = schedule.tau(0.5).unwrap();
+    let read = |clock: &str| clock.parse::<Clock>().unwrap().read(&schedule, 0.5, tau);
+    let table =
+        [("t", 0.5), ("1-t", 0.5), ("1000t", 500.0), ("index", 499.0), ("sigma", tau), ("log-sigma/4", tau.ln() / 4.0)];
+    for (clock, expected) in table {
+        assert!((read(clock) - expected).abs() < 1e-12, "{clock}");
+    }
+}
+
+#[cfg(not(feature = "onnx"))]
+#[test]
+fn onnx_models_ask_for_the_feature() {
+    let message = open("model.onnx".as_ref(), None, &Expected::default()).unwrap_err().to_string();
+    assert!(message.contains("--features onnx"), "{message}");
+}
+
 #[test]
 fn bad_requests_are_answered() {
     let path = Path::Gaussian(Schedule::Edm);
     let target = Target::Preconditioned { sigma_data: 0.5 };
     let config = |classes| NetConfig { dim: 2, classes, width: 8, depth: 1, frequencies: 2 };
-    let plain = Network::fresh(&config(0), path.clone(), target, 0).unwrap();
+    let plain = Network::fresh(&config(0).into(), path.clone(), target, 0).unwrap();
     let message = plain.conditioned(Labels::All(0)).unwrap_err().to_string();
     assert!(message.contains("unconditional"), "{message}");
-    let classes = Network::fresh(&config(3), path.clone(), target, 0).unwrap();
+    let classes = Network::fresh(&config(3).into(), path.clone(), target, 0).unwrap();
     assert!(classes.conditioned(Labels::Each(vec![0, 3])).unwrap_err().to_string().contains("from 0 to 2"));
     let model = classes.conditioned(Labels::Each(vec![0, 1])).unwrap();
     assert!(model.denoise(Array2::zeros((3, 2)).view(), 1.0).unwrap_err().to_string().contains("2 entries for 3"));
     assert!(model.denoise(Array2::zeros((2, 5)).view(), 1.0).unwrap_err().to_string().contains("dimension 2"));
     let student = Path::student_t(8.0).unwrap();
-    assert!(Network::fresh(&config(0), student, Target::Plain(Prediction::Eps), 0).is_err());
+    assert!(Network::fresh(&config(0).into(), student, Target::Plain(Prediction::Eps), 0).is_err());
     let run = |recipe: &Recipe, labels: Option<&[u8]>| {
         fit(recipe, corners().view(), labels, 0, &Progress::silent()).unwrap_err().to_string()
     };

@@ -1,6 +1,7 @@
 //! PFGM++: its law, its field, its errors, and what its door refuses.
 
-use ndarray::{Array2, array};
+use ndarray::{Array2, Array3, array};
+use offprint_core::artifact::Artifact;
 use offprint_core::random::Streams;
 use offprint_core::{Progress, Report, Run};
 use offprint_generate::exact::ExactEmpirical;
@@ -201,7 +202,7 @@ fn quantisation_agrees_with_a_hand_computed_case() {
 fn networks_have_their_own_weights_again_after_quantisation() {
     let config = NetConfig { dim: 2, classes: 0, width: 8, depth: 2, frequencies: 4 };
     let target = Target::Preconditioned { sigma_data: 0.5 };
-    let network = Network::fresh(&config, added(8.0).path(), target, 1).unwrap();
+    let network = Network::fresh(&config.clone().into(), added(8.0).path(), target, 1).unwrap();
     let y = array![[0.3, -0.2]];
     let ask = |network: &Network| network.unconditional().denoise(y.view(), 0.5);
     let own = ask(&network).unwrap();
@@ -235,7 +236,7 @@ fn errors_have_their_size_and_none_changes_nothing() {
     let moved = &seen[0] - &start;
     let deviation = (moved.iter().map(|v| v * v).sum::<f64>() / moved.len() as f64).sqrt();
     assert!((deviation / (0.3 * 80.0) - 1.0).abs() < 0.1, "{deviation}");
-    assert!(Perturbed::new(-0.1, 1, 1, streams.stream("x")).unwrap_err().to_string().starts_with("alpha: got -0.1"));
+    assert!(Perturbed::new(-0.1, streams.stream("x")).unwrap_err().to_string().starts_with("alpha: got -0.1"));
 }
 
 #[test]
@@ -288,7 +289,8 @@ fn scaled_data_have_half_a_deviation_and_come_back() {
 fn stable_targets_are_posterior_means_over_many_rows() {
     let config = NetConfig { dim: 2, classes: 0, width: 4, depth: 1, frequencies: 1 };
     for d in [4.0, f64::INFINITY] {
-        let network = Network::fresh(&config, added(d).path(), Target::Plain(Prediction::X0), 0).unwrap();
+        let network =
+            Network::fresh(&config.clone().into(), added(d).path(), Target::Plain(Prediction::X0), 0).unwrap();
         let exact = ExactEmpirical::new(charges(), added(d).kernel()).unwrap();
         let data = charges();
         let levels = Levels::LogNormal { mean: -0.5, deviation: 0.6 };
@@ -310,7 +312,7 @@ fn stable_targets_are_posterior_means_over_many_rows() {
         assert!(many < 0.03 && many < 0.2 * few && few < single, "D = {d}: {single} {few} {many}");
     }
     let labelled =
-        Network::fresh(&NetConfig { classes: 2, ..config }, added(4.0).path(), Target::Plain(Prediction::X0), 0);
+        Network::fresh(&NetConfig { classes: 2, ..config }.into(), added(4.0).path(), Target::Plain(Prediction::X0), 0);
     let (labelled, labels, data) = (labelled.unwrap(), [0, 1, 0, 1], charges());
     let levels = Levels::LogNormal { mean: 0.0, deviation: 1.0 };
     let pairs = Pairs::new(&labelled, data.view(), Some(&labels), (levels, 0.0), Streams::new(0).stream("x")).unwrap();
@@ -340,11 +342,54 @@ fn a_run_on_a_table_trains_samples_and_quantises() {
         "data": file, "added": [8, "inf"], "train": 20, "samples": 30, "alphas": [0, 0.2], "steps": [4], "bits": [4],
     }))
     .unwrap();
-    assert_eq!(report.figures.len(), 2);
+    assert_eq!(report.figures.len(), 3);
+    let (_, moving) = report.figures.iter().find(|(name, _)| name == "moving").unwrap();
+    // The start and every step.
+    assert_eq!(moving.frames.len(), 5);
     assert!(report.tables.iter().any(|t| t.name == "bits"));
     for name in ["samples-D8.npy", "samples-Dinf.npy", "paths-D8.npy"] {
         assert!(report.files.iter().any(|f| f == name), "{name}");
     }
+}
+
+#[test]
+fn pictures_are_learned_by_a_unet() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("images.npy");
+    let images = Array3::from_shape_fn((6, 4, 4), |(n, i, j)| f64::from(u8::from((i + n) % 4 < 2)) + 0.1 * j as f64);
+    Artifact::Array(images.into()).write(&file).unwrap();
+    let parameters = |train: u64| {
+        json!({
+            "data": file.display().to_string(), "added": ["inf"], "train": train, "unet": true, "samples": 4, "alphas": [0],
+            "steps": [3], "bits": [4],
+        })
+    };
+    let report = run(parameters(1)).unwrap();
+    assert!(report.figures.iter().any(|(name, _)| name == "samples"));
+    assert!(run(parameters(0)).unwrap_err().to_string().contains("--train"));
+    let (_kept, file) = plane();
+    let message = run(json!({"data": file, "train": 2, "unet": true})).unwrap_err().to_string();
+    assert!(message.contains("no pictures"), "{message}");
+}
+
+#[test]
+fn d_is_chosen_by_points_held_back() {
+    let (_kept, file) = plane();
+    let search = |more: Value| {
+        let mut parameters =
+            json!({"data": file.as_str(), "search_d": true, "samples": 30, "alphas": [0, 0.4], "steps": [4]});
+        parameters.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        run(parameters)
+    };
+    let report = search(json!({})).unwrap();
+    let table = report.tables.iter().find(|t| t.name == "search").unwrap();
+    assert_eq!(table.rows(), 5);
+    let metric = |report: &Report, name: &str| report.metrics.iter().find(|m| m.name == name).unwrap().value;
+    assert!(metric(&report, "distance of the chosen D / of the next") <= 1.0);
+    let report = search(json!({"added": [2, 512]})).unwrap();
+    assert!([2.0, 512.0].contains(&metric(&report, "chosen D")));
+    assert_eq!(metric(&report, "data: points"), 32.0);
+    assert!(search(json!({"model": "x.safetensors"})).unwrap_err().to_string().contains("search_d"));
 }
 
 #[test]
@@ -371,7 +416,7 @@ fn a_network_for_other_data_is_refused_and_its_own_are_sampled() {
     let (directory, file) = plane();
     let config = NetConfig { dim: 2, classes: 0, width: 8, depth: 1, frequencies: 2 };
     let target = Target::Preconditioned { sigma_data: 0.5 };
-    let network = Network::fresh(&config, added(32.0).path(), target, 0).unwrap();
+    let network = Network::fresh(&config.clone().into(), added(32.0).path(), target, 0).unwrap();
     let model = directory.path().join("network.safetensors");
     network.save(&model).unwrap();
     let model = model.display().to_string();

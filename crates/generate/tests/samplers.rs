@@ -126,8 +126,8 @@ fn a_learned_variance_lies_between_both_ends() {
     let denoised = model.denoise(y.view(), from.tau).unwrap();
     let step = |share: f64| {
         let share = Array2::from_elem(y.dim(), share);
-        let mut noise = Noise::new(stream(), 500, 3);
-        learned_variance_step(y.view(), denoised.view(), share.view(), (from, to), (0, &mut noise)).unwrap()
+        let noise = Noise::new(stream());
+        learned_variance_step(y.view(), denoised.view(), share.view(), (from, to), (0, &noise)).unwrap()
     };
     // The lower end is the posterior's variance: the ancestral sampler's.
     let one = Grid::of_times(&Schedule::vp_linear(), &[from.t, to.t]).unwrap();
@@ -198,10 +198,10 @@ fn the_step_without_noise_gives_exactly_the_denoised_data() {
     let start = grid.start(8, 3, Kernel::Gaussian, stream());
     for name in NAMES {
         let before = named(name, 5, &Schedule::Edm).unwrap();
-        // The last step of the longer run starts from the corrected state, so it is compared by its trajectory.
+        // The last step of a longer run may start from a corrected state, and settings may depend on the steps.
         let longer = grid.clone().with_final_denoising();
         let after = named(name, 6, &Schedule::Edm).unwrap();
-        if name == "edm-churn" || name.starts_with("unipc") {
+        if name == "edm-churn" || name.starts_with("unipc") || name.starts_with("dpm-v3") {
             assert!(after.run(&model, start.clone(), &longer, stream()).is_ok());
             continue;
         }

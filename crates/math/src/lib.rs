@@ -8,6 +8,8 @@ pub mod assignment;
 pub mod lbfgs;
 pub mod linalg;
 pub mod line;
+pub mod nelder_mead;
+pub mod normal;
 pub mod polar;
 pub mod quadrature;
 pub mod samples;

@@ -138,7 +138,8 @@ pub fn wasserstein(x: ArrayView2<'_, f64>, y: ArrayView2<'_, f64>) -> Result<f64
     Ok((total / n as f64).sqrt())
 }
 
-fn squared_distances(x: ArrayView2<'_, f64>, y: ArrayView2<'_, f64>) -> Array2<f64> {
+/// |x_i − y_j|² for all pairs (n, m). O(d n m).
+pub fn squared_distances(x: ArrayView2<'_, f64>, y: ArrayView2<'_, f64>) -> Array2<f64> {
     let mut cost = Array2::zeros((x.nrows(), y.nrows()));
     cost.axis_iter_mut(Axis(0)).into_par_iter().zip(x.axis_iter(Axis(0))).for_each(|(mut row, x)| {
         Zip::from(&mut row).and(y.rows()).for_each(|c, y| {

@@ -28,6 +28,35 @@ pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
+/// Pearson's correlation of two lists of one length; NaN if one of them is constant.
+pub fn correlation(x: &[f64], y: &[f64]) -> f64 {
+    let (mx, my) = (mean(x), mean(y));
+    let product =
+        |a: &[f64], ma: f64, b: &[f64], mb: f64| -> f64 { a.iter().zip(b).map(|(a, b)| (a - ma) * (b - mb)).sum() };
+    product(x, mx, y, my) / (product(x, mx, x, mx) * product(y, my, y, my)).sqrt()
+}
+
+/// The ranks of `values` from 1; equal values share the mean of their places.
+pub fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let mut ranks = vec![0.0; values.len()];
+    let mut start = 0;
+    while start < order.len() {
+        let same = order[start..].iter().take_while(|&&i| values[i] == values[order[start]]).count();
+        for &i in &order[start..start + same] {
+            ranks[i] = start as f64 + (same as f64 + 1.0) / 2.0;
+        }
+        start += same;
+    }
+    ranks
+}
+
+/// Spearman's rank correlation of two lists of one length; NaN if one of them is constant.
+pub fn rank_correlation(x: &[f64], y: &[f64]) -> f64 {
+    correlation(&ranks(x), &ranks(y))
+}
+
 /// The slope of the least-squares line through the points (x, y); NaN of fewer than two different x.
 pub fn slope(x: &[f64], y: &[f64]) -> f64 {
     let (mx, my) = (mean(x), mean(y));
@@ -44,6 +73,17 @@ pub fn log_log_slope(x: &[f64], y: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn correlations_and_ranks_are_scipys() {
+        // scipy.stats 1.17: pearsonr([1, 2, 4, 8], [1, 3, 2, 7]) = 0.9109657318986026, rankdata([3, 1, 3, 0]) = [3.5, 2, 3.5, 1].
+        let r = correlation(&[1.0, 2.0, 4.0, 8.0], &[1.0, 3.0, 2.0, 7.0]);
+        assert!((r - 0.910_965_731_898_602_6).abs() < 1e-14, "{r}");
+        assert_eq!(ranks(&[3.0, 1.0, 3.0, 0.0]), [3.5, 2.0, 3.5, 1.0]);
+        assert!(correlation(&[1.0, 1.0], &[1.0, 2.0]).is_nan());
+        // Orders 1 2 3 4 and 1 3 2 4: 1 − 6 · 2 / (4 · 15).
+        assert!((rank_correlation(&[1.0, 2.0, 4.0, 8.0], &[1.0, 3.0, 2.0, 7.0]) - 0.8).abs() < 1e-14);
+    }
 
     #[test]
     fn quantiles_are_numpys() {

@@ -294,7 +294,10 @@ impl Network {
 
     /// The loss of the network in evaluation, as a function of its parameters.
     pub fn loss(&self, loss: Loss) -> LossFunction<'_> {
-        LossFunction::new(&self.params, |x| self.forward(x), loss)
+        match &self.model {
+            Model::Mlp(model) => LossFunction::of_perceptron(&self.params, model, loss),
+            _ => LossFunction::new(&self.params, |x| self.forward(x), loss),
+        }
     }
 }
 

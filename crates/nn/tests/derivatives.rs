@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use ndarray::{Array1, Array2, ArrayView2, s};
 use offprint_core::random::Streams;
 use offprint_nn::derivatives::jets::Jet;
-use offprint_nn::derivatives::{Loss, LossFunction, Targets};
+use offprint_nn::derivatives::{IGNORED, Loss, LossFunction, Targets};
 use offprint_nn::layers::{Conv2d, Embedding, GroupNorm, LayerNorm, Learned, Linear, RmsNorm};
 use offprint_nn::models::{Activation, Mlp, MlpConfig};
 use offprint_nn::params::Init;
@@ -109,6 +109,42 @@ fn hessian_products_are_linear_and_symmetric_for_every_activation() {
             let column = difference(&params, 9, || f.gradient(&batch).unwrap().1);
             let product = f.hessian_product(&batch, &unit(f.dim(), 9)).unwrap();
             assert!(distance(&product, &column) < 1e-6, "{activation:?}: {}", distance(&product, &column));
+        }
+    }
+}
+
+#[test]
+fn the_fast_products_of_perceptrons_are_those_of_the_graph() {
+    use Activation::{Gelu, Relu, Sigmoid, Silu, Tanh};
+    for activation in [Gelu, Relu, Sigmoid, Silu, Tanh] {
+        let (mlp, params) = net(activation);
+        for loss in LOSSES {
+            // More rows than one thread takes at once, several positions a sample, and targets that are left out.
+            let (n, positions) = (60, 3);
+            let inputs = random(&[n, positions, 4], 1);
+            let targets = match loss {
+                Loss::CrossEntropy => {
+                    let mut ids = classes(&[n * positions], 3, 2).to_vec1::<u32>().unwrap();
+                    ids.iter_mut().step_by(7).for_each(|id| *id = IGNORED);
+                    Tensor::from_vec(ids, (n, positions), &Device::Cpu).unwrap()
+                }
+                Loss::SquaredError => random(&[n, positions, 3], 2),
+                Loss::Logistic => classes(&[n, positions, 3], 2, 2).to_dtype(DType::F64).unwrap(),
+            };
+            let batch = Batch { inputs, targets };
+            let f = LossFunction::of_perceptron(&params, &mlp, loss);
+            let fast = f.perceptron_curvature(&batch).unwrap().expect("it is a perceptron");
+            for seed in 20..22 {
+                let v = random(&[f.dim()], seed).to_vec1::<f64>().unwrap();
+                let hessian = f.hessian_product(&batch, &v).unwrap();
+                let gauss_newton = f.gauss_newton_product(&batch, &v).unwrap();
+                let gap = distance(&fast.hessian_product(&v).unwrap(), &hessian);
+                assert!(gap < 1e-12, "{activation:?} {loss:?}: {gap}");
+                let gap = distance(&fast.gauss_newton_product(&v).unwrap(), &gauss_newton);
+                assert!(gap < 1e-12, "{activation:?} {loss:?}: {gap}");
+            }
+            let error = fast.hessian_product(&[1.0]).unwrap_err().to_string();
+            assert!(error.contains("one a weight"), "{error}");
         }
     }
 }

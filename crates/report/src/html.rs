@@ -1,9 +1,12 @@
 //! The report of a run as one HTML page that needs nothing from outside.
 
 use crate::layout::{self, Setting};
+use crate::motion::{Motion, motion};
 use crate::text;
 use crate::ticks::number;
 use askama::Template;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use offprint_core::table::Values;
 use offprint_core::{Card, Error, Report, Result, Scale, Table, Verdict};
 use serde_json::Value;
@@ -75,6 +78,8 @@ struct Drawing {
     caption: String,
     wide: String,
     narrow: Option<String>,
+    /// The animation and its still for readers who want no motion, as addresses that hold their data.
+    motion: Option<(String, String)>,
     href: String,
 }
 
@@ -96,6 +101,16 @@ struct Sheet {
 ///
 /// Links to files are relative to the run's directory, as [`crate::write`] lays it out.
 pub fn html(report: &Report, card: &Card, notes: Option<&str>) -> Result<String> {
+    page(report, card, notes, &motions(report)?)
+}
+
+/// The moving figures of a report, drawn: one place for each figure.
+pub(crate) fn motions(report: &Report) -> Result<Vec<Option<Motion>>> {
+    report.figures.iter().map(|(_, figure)| motion(figure)).collect()
+}
+
+/// As [`html`], with the moving figures already drawn.
+pub(crate) fn page(report: &Report, card: &Card, notes: Option<&str>, motions: &[Option<Motion>]) -> Result<String> {
     let claims = claims(report, card);
     let mut files: Vec<Link> = report.files.iter().map(|f| Link { href: address(f), text: f.clone() }).collect();
     files.push(Link { href: "report.json".into(), text: "report.json".into() });
@@ -145,7 +160,12 @@ pub fn html(report: &Report, card: &Card, notes: Option<&str>) -> Result<String>
             .collect(),
         tally: tally(&claims),
         claims,
-        figures: report.figures.iter().map(|(name, figure)| drawing(name, figure)).collect(),
+        figures: report
+            .figures
+            .iter()
+            .zip(motions)
+            .map(|((name, figure), motion)| drawing(name, figure, motion.as_ref()))
+            .collect(),
         tables: report.tables.iter().map(sheet).collect(),
         notes: notes.unwrap_or_default().split("\n\n").map(str::trim).filter(|p| !p.is_empty()).collect(),
         command: command(report),
@@ -215,7 +235,8 @@ fn tally(claims: &[Verdicts]) -> String {
     parts.join(", ")
 }
 
-fn drawing(name: &str, figure: &offprint_core::Figure) -> Drawing {
+fn drawing(name: &str, figure: &offprint_core::Figure, motion: Option<&Motion>) -> Drawing {
+    let data = |kind: &str, bytes: &[u8]| format!("data:image/{kind};base64,{}", STANDARD.encode(bytes));
     let wide = layout::svg(figure, Setting::Inline);
     let narrow = (wide.len() <= LARGE).then(|| layout::svg(figure, Setting::Narrow));
     Drawing {
@@ -223,6 +244,7 @@ fn drawing(name: &str, figure: &offprint_core::Figure) -> Drawing {
         caption: figure.caption.clone(),
         wide,
         narrow,
+        motion: motion.map(|motion| (data("apng", &motion.animation), data("png", &motion.still))),
         href: format!("figures/{}", address(name)),
     }
 }

@@ -83,15 +83,6 @@ impl<'a> Fitted<'a> {
     }
 }
 
-fn title_of(panel: &Panel) -> &str {
-    match panel {
-        Panel::Plot(p) => &p.title,
-        Panel::HeatMap(m) => &m.title,
-        Panel::Images(g) => &g.title,
-        Panel::Graph(g) => &g.title,
-    }
-}
-
 /// The figure as SVG.
 pub(crate) fn svg(figure: &Figure, setting: Setting) -> String {
     let columns = match setting {
@@ -134,7 +125,7 @@ pub(crate) fn svg(figure: &Figure, setting: Setting) -> String {
         if row > 0 {
             y += ROW_GAP;
         }
-        let titled = panels.iter().any(|p| !title_of(p).trim().is_empty());
+        let titled = panels.iter().any(|p| !p.title().trim().is_empty());
         let margins: Vec<Margins> = fitted.iter().map(|f| f.margins(titled)).collect();
         let top = margins.iter().map(|m| m.top).fold(0.0, f64::max);
         let below = fitted.iter().zip(&margins).map(|(f, m)| f.body().1 + m.bottom).fold(0.0, f64::max);
@@ -150,7 +141,7 @@ pub(crate) fn svg(figure: &Figure, setting: Setting) -> String {
                 };
                 x += ((cell - m.left - w - right) / 2.0).max(0.0);
             }
-            let title = text::shorten(title_of(panel), PANEL_TITLE, Weight::SemiBold, cell - m.left);
+            let title = text::shorten(panel.title(), PANEL_TITLE, Weight::SemiBold, cell - m.left);
             canvas.text((x + m.left, y + 14.0), &title, Type::new(PANEL_TITLE, Ink::Text).semibold());
             let body = Frame { x: x + m.left, y: y + top, w, h };
             match f {

@@ -27,6 +27,7 @@ mod html;
 mod images;
 mod layout;
 mod legend;
+mod motion;
 mod palette;
 mod plot;
 mod raster;
@@ -65,7 +66,12 @@ pub fn png(figure: &Figure, scale: f32) -> Result<Vec<u8>> {
     raster::png(&svg(figure), scale)
 }
 
-/// Writes `figures/<name>.svg`, `figures/<name>.png` and `report.html` into the run's `directory`.
+/// The frames of a moving figure as an animated PNG of at most about 2 MB; `None` if the figure has fewer than two.
+pub fn animation(figure: &Figure) -> Result<Option<Vec<u8>>> {
+    Ok(motion::motion(figure)?.map(|motion| motion.animation))
+}
+
+/// Writes `figures/<name>.svg` and `.png`, `.apng` of moving figures, and `report.html` into the run's `directory`.
 ///
 /// # Errors
 /// A figure's name is no stem of a file (letters, digits, `-`, `_`, `.`), or a file cannot be written.
@@ -78,11 +84,15 @@ pub fn write(report: &Report, card: &Card, directory: &Path) -> Result<()> {
             });
         }
     }
-    let page = html(report, card, None)?;
+    let motions = html::motions(report)?;
+    let page = html::page(report, card, None, &motions)?;
     if !report.figures.is_empty() {
         let figures = directory.join("figures");
         std::fs::create_dir_all(&figures).map_err(|e| Error::file("create", &figures, e))?;
-        for (name, figure) in &report.figures {
+        for ((name, figure), motion) in report.figures.iter().zip(&motions) {
+            if let Some(motion) = motion {
+                write_whole(&figures.join(format!("{name}.apng")), |out| out.write_all(&motion.animation))?;
+            }
             let drawn = svg(figure);
             write_whole(&figures.join(format!("{name}.svg")), |out| out.write_all(drawn.as_bytes()))?;
             let pixels = raster::png(&drawn, 2.0)?;

@@ -14,16 +14,22 @@ const MOST: f32 = 60e6;
 
 /// The SVG as a PNG on white, `scale` pixels for each of the SVG's.
 pub(crate) fn png(svg: &str, scale: f32) -> Result<Vec<u8>> {
+    let pixmap = pixels(svg, scale)?;
+    pixmap.encode_png().map_err(|e| Error::Numerical(format!("the figure cannot be written as PNG: {e}")))
+}
+
+/// The SVG's pixels on white, `scale` of them for each of the SVG's.
+pub(crate) fn pixels(svg: &str, scale: f32) -> Result<Pixmap> {
     let tree = parse(svg)?;
     let size = tree.size();
     let scale = if scale.is_finite() { scale.clamp(0.1, 16.0) } else { 1.0 };
     let scale = scale.min((MOST / (size.width() * size.height())).sqrt());
-    let pixels = |length: f32| ((length * scale).ceil() as u32).max(1);
-    let mut pixmap = Pixmap::new(pixels(size.width()), pixels(size.height()))
+    let count = |length: f32| ((length * scale).ceil() as u32).max(1);
+    let mut pixmap = Pixmap::new(count(size.width()), count(size.height()))
         .ok_or_else(|| Error::Numerical("a figure without area cannot be drawn".into()))?;
     pixmap.fill(Color::WHITE);
     resvg::render(&tree, Transform::from_scale(scale, scale), &mut pixmap.as_mut());
-    pixmap.encode_png().map_err(|e| Error::Numerical(format!("the figure cannot be written as PNG: {e}")))
+    Ok(pixmap)
 }
 
 /// Reads an SVG with the bundled fonts.

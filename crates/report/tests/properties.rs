@@ -85,7 +85,7 @@ fn panel() -> impl Strategy<Value = Panel> {
 
 fn figure() -> impl Strategy<Value = Figure> {
     (words(), words(), 0..5usize, prop::collection::vec(panel(), 0..4))
-        .prop_map(|(title, caption, columns, panels)| Figure { title, caption, columns, panels })
+        .prop_map(|(title, caption, columns, panels)| Figure { columns, panels, ..Figure::new(title, caption) })
 }
 
 /// The SVG's attributes with numbers in them hold numbers only, and an XML reader takes it.

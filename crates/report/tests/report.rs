@@ -96,3 +96,63 @@ fn names_that_leave_the_directory_are_refused() {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }
+
+/// A disc on its way from left to right.
+fn moving(count: usize) -> Figure {
+    let moment = |i: usize| {
+        let share = i as f64 / (count - 1) as f64;
+        let axis = |label: &str| Axis::new(label).limits(-1.0, 2.0);
+        let plot = Plot::new(axis("x"), axis("y")).points("", vec![share], vec![share * share], 5.0);
+        (format!("t = {share:.2}"), plot.into())
+    };
+    Figure::moving("On its way", "Rises.", (0..count).map(moment))
+}
+
+#[test]
+fn moving_figures_are_animated_and_rest_for_readers_who_want_it() {
+    let card = Card::parse(CARD).unwrap();
+    let mut run = Run::new(&card);
+    run.figure("way", moving(20));
+    run.figure("still", figure());
+    let (report, _) = run.finish(true).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    offprint_report::write(&report, &card, directory.path()).unwrap();
+    let animation = std::fs::read(directory.path().join("figures/way.apng")).unwrap();
+    assert!(animation.len() <= 2 << 20 && !directory.path().join("figures/still.apng").exists());
+    let mut reader = png::Decoder::new(std::io::Cursor::new(&animation)).read_info().unwrap();
+    assert_eq!(reader.info().animation_control().unwrap().num_frames, 20);
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    for _ in 0..20 {
+        reader.next_frame(&mut pixels).unwrap();
+    }
+    let page = std::fs::read_to_string(directory.path().join("report.html")).unwrap();
+    assert_eq!(page.matches("(prefers-reduced-motion: reduce)").count(), 1);
+    assert!(page.contains("src=\"data:image/apng;base64,") && page.contains("srcset=\"data:image/png;base64,"));
+    assert!(page.contains("figures/way.apng") && !page.contains("figures/still.apng"));
+}
+
+#[test]
+fn frames_are_what_the_last_one_and_the_changes_make() {
+    // Pasting the parts of all frames gives the last picture alone.
+    let figure = moving(5);
+    let bytes = offprint_report::animation(&figure).unwrap().unwrap();
+    let mut reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().unwrap();
+    let (width, height) = (reader.info().width as usize, reader.info().height as usize);
+    let mut canvas = vec![255; width * height * 3];
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    for _ in 0..5 {
+        reader.next_frame(&mut pixels).unwrap();
+        let part = *reader.info().frame_control().unwrap();
+        let (w, left, top) = (part.width as usize, part.x_offset as usize, part.y_offset as usize);
+        for row in 0..part.height as usize {
+            let to = ((top + row) * width + left) * 3;
+            canvas[to..to + 3 * w].copy_from_slice(&pixels[row * w * 3..(row + 1) * w * 3]);
+        }
+    }
+    let twice = Figure { frames: vec![figure.frames[4].clone(), figure.frames[4].clone()], ..figure };
+    let last = offprint_report::animation(&twice).unwrap().unwrap();
+    let mut reader = png::Decoder::new(std::io::Cursor::new(&last)).read_info().unwrap();
+    reader.next_frame(&mut pixels).unwrap();
+    assert!(canvas == pixels[..canvas.len()]);
+    assert!(offprint_report::animation(&Figure::new("", "")).unwrap().is_none());
+}

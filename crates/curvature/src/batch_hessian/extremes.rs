@@ -1,7 +1,7 @@
 //! The ends of a spectrum, of all data and of batches, from a few dozen products each.
 
 use super::{SampledMatrix, Sampling};
-use crate::{LinearOperator, Real, Spectrum, lanczos, spectrum, vector};
+use crate::{Lanczos, LinearOperator, Real, Spectrum, lanczos, lanczos_until, spectrum, vector};
 use offprint_core::random::Stream;
 use offprint_core::{Progress, Result};
 use offprint_math::stats::{mean, standard_deviation};
@@ -18,6 +18,14 @@ pub struct Ends {
     pub residual: f64,
 }
 
+impl Ends {
+    fn of<T: Real>(found: &Lanczos<T>) -> Result<Self> {
+        let ritz = found.ritz()?;
+        let ((top, above), (bottom, below)) = (ritz.top(), ritz.bottom());
+        Ok(Self { top, bottom, residual: above.max(below) })
+    }
+}
+
 /// The ends of `operator` from `steps` Lanczos steps that start from probe `index` of `stream`.
 ///
 /// # Errors
@@ -30,9 +38,27 @@ pub fn ends<T: Real>(
     progress: &Progress,
 ) -> Result<Ends> {
     let start: Vec<T> = vector::gaussian(stream, index, operator.dim());
-    let ritz = lanczos(operator, &start, steps, progress)?.ritz()?;
-    let ((top, above), (bottom, below)) = (ritz.top(), ritz.bottom());
-    Ok(Ends { top, bottom, residual: above.max(below) })
+    Ends::of(&lanczos(operator, &start, steps, progress)?)
+}
+
+/// The ends of `operator` from as many Lanczos steps, at most `most`, as it takes until an eigenvalue lies within
+/// `tolerance` times the larger end of each of both.
+///
+/// # Errors
+/// As [`ends`].
+pub fn ends_within<T: Real>(
+    operator: &impl LinearOperator<T>,
+    tolerance: f64,
+    most: usize,
+    stream: Stream,
+    progress: &Progress,
+) -> Result<Ends> {
+    let start: Vec<T> = vector::gaussian(stream, 0, operator.dim());
+    let found = lanczos_until(operator, &start, most, progress, |found| {
+        let ends = Ends::of(found)?;
+        Ok(ends.residual <= tolerance * ends.top.abs().max(ends.bottom.abs()))
+    })?;
+    Ends::of(&found)
 }
 
 /// What is known of the matrix of all data.

@@ -16,7 +16,7 @@ mod sampled;
 pub mod spiked;
 mod study;
 
-pub use extremes::{BatchEnds, Draws, Ends, Spread, Whole, batch_ends, ends, whole};
+pub use extremes::{BatchEnds, Draws, Ends, Spread, Whole, batch_ends, ends, ends_within, whole};
 pub use gradient_noise::{GradientNoise, SampledGradients, gradient_noise};
 pub use layers::{BlockCurvature, DiagonalBlock, block_curvatures};
 pub use learner::{Floor, Learner, Rates};

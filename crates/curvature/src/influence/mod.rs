@@ -25,7 +25,7 @@ mod tracin;
 mod tracked;
 
 pub use directions::Directions;
-pub use evaluate::{correlation, linear_datamodelling_score, ranks, share_of_top};
+pub use evaluate::{linear_datamodelling_score, share_of_top};
 pub use exact::{Exact, gauss_newton_matrix, gauss_newton_roots};
 pub use examples::Examples;
 pub use fit::{Fit, FittedLayers};

@@ -4,7 +4,7 @@ use super::demonstration::recall;
 use super::problems::{Problem, diabetes, digit_rows, digits, digits_network, facts, largest, mislabelled, worst};
 use super::{
     Detail, Directions, Exact, Examples, Fit, Identity, Influence, Lissa, Model, Preconditioner, ProximalBregman,
-    Track, TrackedLayers, correlation, gauss_newton_matrix, linear_datamodelling_score, power_law_tail, share_of_top,
+    Track, TrackedLayers, gauss_newton_matrix, linear_datamodelling_score, power_law_tail, share_of_top,
 };
 use crate::{Damping, KroneckerInverse, KroneckerLayer};
 use candle_core::DType;
@@ -12,7 +12,7 @@ use ndarray::{Array2, ArrayView2, Axis as NdAxis};
 use offprint_core::figure::{Axis, Figure, Plot};
 use offprint_core::random::{Stream, Streams};
 use offprint_core::{Progress, Result, Run, Scale, Study, Table};
-use offprint_math::stats::{mean, median, slope};
+use offprint_math::stats::{correlation, mean, median, slope};
 use offprint_nn::derivatives::Loss;
 use rand::seq::index::sample;
 use std::time::Instant;

@@ -1,13 +1,15 @@
-//! UniPC's steps beside `diffusers`, whose text-to-image pipelines the method plugs into.
+//! UniPC's steps beside `diffusers`, whose text-to-image pipelines the method plugs into, alone and with a network, whose
+//! training stands beside PyTorch too.
 
 use super::{DcSolver, Variant};
 use crate::exact::{ExactMixture, Mixture};
+use crate::network::{Digits8, fit};
 use crate::sample::Sampler;
-use crate::{Denoiser, Grid, Schedule, normals};
+use crate::{Denoiser, Grid, Path, Schedule, normals};
 use ndarray::{Array1, Array2, ArrayView2};
-use offprint_core::Result;
 use offprint_core::bench::{Agreement, Bench, Case};
 use offprint_core::random::Streams;
+use offprint_core::{Progress, Result};
 use serde_json::json;
 
 /// Steps: 999/9 is whole, so that the peer, which rounds times to entries of its table, stands at the same places.
@@ -71,12 +73,63 @@ impl Bench for DcSolver {
             inputs: vec![("start", start.into()), ("centres", centres.into())],
             settings,
             work: {
-                let (sampler, stream) = (Variant::Latent.sampler(), streams.stream("none"));
+                let (grid, sampler, stream) = (grid.clone(), Variant::Latent.sampler(), streams.stream("none"));
                 Box::new(move || Ok(answer(&sampler.run(&model, from.clone(), &grid, stream)?.into_x())))
             },
             agreement: Agreement::Within(1e-2),
             goal: None,
         };
-        Ok(vec![steps, mixture])
+        let network = network(&grid, streams)?;
+        Ok(vec![steps, mixture, network, training(seed)])
+    }
+}
+
+/// Sampling with the digits' network: what a user waits for.
+fn network(grid: &Grid, streams: Streams) -> Result<Case> {
+    let digits = Digits8::shipped()?;
+    let start = normals(256, 64, streams.stream("digits"), 0);
+    let from = grid.start_from(start.clone());
+    let params = digits.network.params();
+    let shapes: Vec<Vec<usize>> = params.trained().iter().map(|param| param.var.dims().to_vec()).collect();
+    let inputs = vec![("start", start.into()), ("parameters", params.flat::<f32>()?.into())];
+    let (grid, stream) = (grid.clone(), streams.stream("none"));
+    let sampler = Variant::Latent.sampler();
+    Ok(Case {
+        name: "network",
+        says: format!("{STEPS} steps of UniPC-3 for 256 digits by their network of 175424 parameters"),
+        inputs,
+        settings: json!({ "steps": STEPS, "shapes": shapes, "classes": 10 }),
+        work: Box::new(move || {
+            Ok(answer(&sampler.run(&digits.network.unconditional(), from.clone(), &grid, stream)?.into_x()))
+        }),
+        agreement: Agreement::Within(5e-3),
+        goal: Some(1.0 / 1.5),
+    })
+}
+
+/// Steps of training, from fresh weights.
+const TRAINING: u64 = 300;
+
+/// Training the digits' network. Both sides draw their own weights, batches and noise: the answer, the mean loss over the
+/// last third, is that of the recipe.
+fn training(seed: u64) -> Case {
+    let data = crate::network::DigitsData::new();
+    let labels = Array1::from_iter(data.train_labels.iter().map(|&label| i64::from(label)));
+    let inputs = vec![("data", data.train.clone().into()), ("labels", labels.into())];
+    let recipe = Digits8::recipe(Path::Gaussian(Schedule::Edm), TRAINING);
+    Case {
+        name: "training",
+        says: format!(
+            "{TRAINING} steps of training the digits' network, batches of 256, Adam, a running mean of the weights"
+        ),
+        inputs,
+        settings: json!({ "steps": TRAINING, "batch": recipe.batch }),
+        work: Box::new(move || {
+            let (_, losses) = fit(&recipe, data.train.view(), Some(&data.train_labels), seed, &Progress::silent())?;
+            let tail = &losses[losses.len() * 2 / 3..];
+            Ok(vec![tail.iter().sum::<f64>() / tail.len() as f64])
+        }),
+        agreement: Agreement::Within(0.03),
+        goal: Some(1.0),
     }
 }

@@ -3,11 +3,11 @@
 use super::example::Example;
 use super::{Search, Variant};
 use crate::exact::{ExactMixture, Mixture};
-use crate::network::{Digits8, Expected, Labels, Network};
+use crate::network::{self, Digits8, Expected, Labels, Network, Reading};
 use crate::sample::{Basis, Bh, Ddim, Deis, DpmPlusPlus2M, Multistep, Solver, UniPc};
 use crate::{Denoiser, Guidance, Schedule, Thresholded};
 use offprint_core::random::Streams;
-use offprint_core::{Error, Result};
+use offprint_core::{Error, Picture, Result};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -71,8 +71,9 @@ pub(super) enum Choice {
 }
 
 impl Choice {
-    /// The model `name`: `digits`, `mixture`, or a file. `condition` names components or classes.
-    pub fn open(name: &str, condition: &[usize], streams: Streams) -> Result<Self> {
+    /// The model `name`: `digits`, `mixture`, or a file, an ONNX model as `reading` says. `condition` names components or
+    /// classes.
+    pub fn open(name: &str, reading: Option<&Reading>, condition: &[usize], streams: Streams) -> Result<Self> {
         match name {
             "digits" => {
                 let classes = if condition.is_empty() { (0..10).collect() } else { condition.to_vec() };
@@ -89,15 +90,16 @@ impl Choice {
             }
             file => {
                 let path = Path::new(file);
+                if network::is_model(path) {
+                    let network = network::open(path, reading, &Expected::default())?;
+                    return Self::network(network, condition.to_vec());
+                }
                 match path.extension().and_then(|e| e.to_str()) {
                     Some("json") => Self::mixture(Mixture::read(path)?, condition),
-                    Some("safetensors") => {
-                        Self::network(Network::load(path, &Expected::default())?, condition.to_vec())
-                    }
                     _ => Err(Error::parameter(
                         "model",
                         file,
-                        "digits, mixture, a mixture .json or a network .safetensors",
+                        "digits, mixture, a mixture .json or a network .safetensors or .onnx",
                     )),
                 }
             }
@@ -120,7 +122,15 @@ impl Choice {
     pub fn dim(&self) -> usize {
         match self {
             Self::Mixture { whole, .. } => whole.dim(),
-            Self::Network { network, .. } => network.config().dim,
+            Self::Network { network, .. } => network.dim(),
+        }
+    }
+
+    /// The picture that a point is, if the model knows it to be one.
+    pub fn picture(&self) -> Option<Picture> {
+        match self {
+            Self::Mixture { .. } => None,
+            Self::Network { network, .. } => network.picture(),
         }
     }
 

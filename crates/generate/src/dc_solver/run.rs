@@ -1,9 +1,11 @@
 //! The door: few-step samples with searched, predicted or given ratios, on the user's model.
 
 use super::choice::{AnySampler, Choice, sampler};
-use super::trial::{Trial, reevaluating};
+use super::trial::{Trial, dpm_v3, reevaluating, statistics};
 use super::{CascadePolynomial, DcSampler, DcSolver, Found, Ratios, Reference, Search, Setting, view};
-use crate::network::DigitsData;
+use crate::network::{DigitsData, Reading};
+use crate::pictures::Shown;
+use crate::sample::Statistics;
 use crate::{Grid, Schedule, check, normals};
 use ndarray::{Array2, Array3, Ix3};
 use offprint_core::artifact::Metadata;
@@ -11,6 +13,7 @@ use offprint_core::{Error, Method, Params, Result, Run, Source, Table};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What to do.
@@ -53,9 +56,13 @@ pub struct DcSolverParams {
     #[arg(long, value_enum, default_value_t = Task::Sample)]
     pub task: Task,
     /// Model: digits (a built-in network), mixture (built in, exact, 64 dimensions), a mixture .json {"weights", "means",
-    /// "covs"}, or a network .safetensors that was trained here
+    /// "covs"}, a network .safetensors that was trained here (perceptron or U-Net), or .onnx that was exported anywhere
     #[arg(long, default_value = "digits")]
     pub model: String,
+    /// What an .onnx model means, as in predicts=eps,schedule=scaled-linear,time=index,shape=3x32x32: each word wrong is
+    /// answered with those that there are; words in the file's metadata under "offprint" need not be repeated
+    #[arg(long, value_name = "WORDS")]
+    pub onnx: Option<Reading>,
     /// Condition: components of the mixture, or classes that the points are dealt out to in turn, separated by commas;
     /// if none are given the built-in models take their own and others are not conditioned
     #[arg(long, value_delimiter = ',')]
@@ -92,7 +99,7 @@ pub struct DcSolverParams {
     #[arg(long, default_value_t = 50)]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub samples: usize,
-    /// Starting noises x of the samples (n, d) in place of drawn ones
+    /// Starting noises x of the samples (n, d), or (n, h, w, c), in place of drawn ones
     #[arg(long)]
     pub start: Option<Source>,
     /// Trajectories (NFE + 1, n, d) of x to search on, the noises first, in place of computed ones; takes one --nfe
@@ -165,7 +172,7 @@ impl Method for DcSolver {
 
     fn run(params: &DcSolverParams, run: &mut Run) -> Result<()> {
         let schedule = schedule(params)?;
-        let choice = Choice::open(&params.model, &params.condition, run.streams())?;
+        let choice = Choice::open(&params.model, params.onnx.as_ref(), &params.condition, run.streams())?;
         let (sampler, search) = sampler(&params.sampler, &schedule)?;
         let search = Search { degree: params.degree, ..search };
         let plan = Plan { params, schedule, choice, sampler, search };
@@ -189,17 +196,33 @@ fn schedule(params: &DcSolverParams) -> Result<Schedule> {
     }
 }
 
+/// Points whose trajectories DPM-Solver-v3 takes its statistics from.
+const FITTED: usize = 200;
+
 /// What compensation did for one number of calls.
 pub(super) struct Outcome {
     /// Calls of the model.
     pub nfe: usize,
     /// Mean squared errors of the samples, as named in [`WAYS`]; NaN where a way does not exist.
-    pub errors: [f64; 6],
+    pub errors: [f64; 7],
 }
 
 /// The ways that are compared.
-pub(super) const WAYS: [&str; 6] =
-    ["DDIM", "DPM-Solver++(2M)", "DEIS-tAB3", "sampler", "sampler, compensated", "sampler, twice the calls"];
+pub(super) const WAYS: [&str; 7] = [
+    "DDIM",
+    "DPM-Solver++(2M)",
+    "DEIS-tAB3",
+    "DPM-Solver-v3",
+    "sampler",
+    "sampler, compensated",
+    "sampler, twice the calls",
+];
+/// Place in [`WAYS`] of the plain sampler.
+const PLAIN: usize = 4;
+/// Place of the compensated one.
+const COMPENSATED: usize = 5;
+/// Place of the one that asks again.
+pub(super) const TWICE: usize = 6;
 
 impl Plan<'_> {
     fn grid(&self, nfe: usize) -> Result<Grid> {
@@ -216,7 +239,7 @@ impl Plan<'_> {
         match &self.params.start {
             None => Ok(normals(self.params.samples, d, run.stream("noises"), 0)),
             Some(source) => {
-                let start = source.matrix()?;
+                let start = source.points()?.values;
                 check::dimension(&source.to_string(), start.view(), "the model", d)?;
                 Ok(start)
             }
@@ -240,6 +263,24 @@ impl Plan<'_> {
         trial.search(self.search, &self.sampler, &progress)
     }
 
+    /// What DPM-Solver-v3 knows of the model, taken once for all numbers of calls; `None` where trajectories diverge.
+    fn statistics(&self, run: &mut Run) -> Result<Option<Arc<Statistics>>> {
+        let params = self.params;
+        let model = self.choice.bound(FITTED, params.guidance, params.limit)?;
+        let start = normals(FITTED, model.dim(), run.stream("statistics"), 0);
+        match statistics(&*model, start, &self.grid(params.nfe[0])?, run.streams(), &run.progress()) {
+            Ok(found) => {
+                run.metric("calls for the statistics of DPM-Solver-v3", found.evaluations() as f64, "");
+                Ok(Some(found))
+            }
+            Err(Error::Numerical(problem)) => {
+                run.warn(format!("DPM-Solver-v3 is left out: {problem}"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn sample(&self, run: &mut Run) -> Result<()> {
         let params = self.params;
         let progress = run.progress();
@@ -252,6 +293,7 @@ impl Plan<'_> {
         let per_nfe: usize = if cascade.is_some() || params.ratios.is_some() { 1 } else { 2 };
         let work = params.nfe.iter().map(|nfe| nfe * params.substeps * per_nfe).sum::<usize>();
         progress.begin("reference trajectories and search", work as u64);
+        let fitted = self.statistics(run)?;
         let mut outcomes = Vec::new();
         let single = params.nfe.len() == 1;
         for &nfe in &params.nfe {
@@ -283,14 +325,20 @@ impl Plan<'_> {
             }
             let grid = self.grid(nfe)?;
             let trial = Trial::new(&*model, (grid, &self.schedule), start.clone(), params.substeps, &progress)?;
-            outcomes.push(self.outcome(&trial, ratios, single, run)?);
+            outcomes.push(self.outcome(&trial, ratios, (single, fitted.as_ref()), run)?);
         }
         progress.finish();
         self.report(&outcomes, run)
     }
 
     /// Compares the ways for one number of calls, and saves what they gave.
-    fn outcome(&self, trial: &Trial<'_>, ratios: Ratios, single: bool, run: &mut Run) -> Result<Outcome> {
+    fn outcome(
+        &self,
+        trial: &Trial<'_>,
+        ratios: Ratios,
+        (single, fitted): (bool, Option<&Arc<Statistics>>),
+        run: &mut Run,
+    ) -> Result<Outcome> {
         let nfe = trial.grid.steps();
         let compensated = DcSampler::new(self.sampler.clone(), ratios.clone());
         let baseline = |name: &str| {
@@ -308,24 +356,34 @@ impl Plan<'_> {
             baseline("ddim")?,
             baseline("dpm++2m")?,
             baseline("deis-tab3")?,
+            fitted.map_or(Ok(f64::NAN), |statistics| trial.error(&dpm_v3(statistics, nfe)?))?,
             trial.distance(&plain.y),
             trial.distance(&better.y),
             twice,
         ];
         let suffix = if single { String::new() } else { format!("_{nfe}") };
-        run.metric(&format!("error, NFE {nfe}"), errors[3], "");
-        run.metric(&format!("error, compensated, NFE {nfe}"), errors[4], "");
+        run.metric(&format!("error, NFE {nfe}"), errors[PLAIN], "");
+        run.metric(&format!("error, compensated, NFE {nfe}"), errors[COMPENSATED], "");
         run.save_json(&format!("dc_ratios{suffix}.json"), &ratios.values())?;
         let (plain, better) = (plain.into_x(), better.into_x());
         let reference = trial.reference.end() * trial.grid.last().alpha;
         if run_of_first(self.params, nfe) {
             let along = [trial.errors_along(&self.sampler)?, trial.errors_along(&compensated)?];
             run.figure("steps", view::steps(&ratios, &along));
-            match self.params.model.as_str() {
-                "digits" => {
+            match (self.params.model.as_str(), self.choice.picture()) {
+                ("digits", _) => {
                     let data = DigitsData::new();
                     let ink = |x: &Array2<f64>| data.to_ink(x);
-                    run.figure("samples", view::digits(nfe, [&ink(&plain), &ink(&better), &ink(&reference)]));
+                    run.figure(
+                        "samples",
+                        view::pictures(nfe, [&ink(&plain), &ink(&better), &ink(&reference)], Shown::digits()),
+                    );
+                }
+                (_, Some(picture)) => {
+                    run.figure(
+                        "samples",
+                        view::pictures(nfe, [&plain, &better, &reference], Shown::light(picture, &reference)),
+                    );
                 }
                 _ if reference.ncols() >= 2 && reference.nrows() >= 2 => {
                     run.figure("samples", view::plane(nfe, [&plain, &better, &reference])?);
@@ -341,7 +399,7 @@ impl Plan<'_> {
     }
 
     fn report(&self, outcomes: &[Outcome], run: &mut Run) -> Result<()> {
-        let logs: Vec<f64> = outcomes.iter().map(|o| (o.errors[4] / o.errors[3]).ln()).collect();
+        let logs: Vec<f64> = outcomes.iter().map(|o| (o.errors[COMPENSATED] / o.errors[PLAIN]).ln()).collect();
         let ratio = (logs.iter().sum::<f64>() / logs.len() as f64).exp();
         run.metric("error with compensation / without", ratio, "");
         run.figure("cost", view::cost(outcomes, &self.sampler.solver.name()));

@@ -1,6 +1,6 @@
 //! The claims, measured.
 
-use super::trial::{Trial, reevaluating};
+use super::trial::{Trial, dpm_v3, reevaluating, statistics};
 use super::{CascadePolynomial, DcSampler, DcSolver, Example, Found, Search, Setting, Variant};
 use crate::exact::{Covariances, ExactMixture, Mixture};
 use crate::network::{Digits8, Labels};
@@ -78,21 +78,55 @@ fn orders(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// What is compared in one cell, for each mixture: mean squared errors.
-#[derive(Default, Clone)]
+/// What is compared in one cell of a mixture: mean squared errors.
 struct Cell {
-    ddim: Vec<f64>,
-    dpm: Vec<f64>,
-    plain: Vec<f64>,
-    twice: Vec<f64>,
-    dc: Vec<f64>,
-    few: Vec<f64>,
-    pipeline: [Vec<f64>; 2],
+    guidance: f64,
+    nfe: usize,
+    ddim: f64,
+    dpm: f64,
+    fitted: f64,
+    plain: f64,
+    twice: f64,
+    dc: f64,
+    few: f64,
+    pipeline: [f64; 2],
 }
 
-impl Cell {
-    fn ratio(&self, of: &[f64], to: &[f64]) -> f64 {
-        geometric_mean(&of.iter().zip(to).map(|(a, b)| a / b).collect::<Vec<f64>>())
+/// One draw of the centres: its cells, and what compensation does for samplers without a corrector.
+struct Draw {
+    cells: Vec<Cell>,
+    predictors: Vec<(String, f64)>,
+}
+
+impl Draw {
+    /// A ratio of errors over the cells that `keep` names.
+    fn ratios(&self, keep: impl Fn(&Cell) -> bool, ratio: impl Fn(&Cell) -> f64) -> Vec<f64> {
+        self.cells.iter().filter(|c| keep(c)).map(ratio).collect()
+    }
+
+    /// Compensated over plain, in every cell.
+    fn gains(&self) -> Vec<f64> {
+        self.ratios(|_| true, |c| c.dc / c.plain)
+    }
+
+    /// The same with 8 calls or more.
+    fn gains_of_many_calls(&self) -> Vec<f64> {
+        self.ratios(|c| c.nfe >= 8, |c| c.dc / c.plain)
+    }
+
+    /// Asking again over plain, in every cell.
+    fn asking_again(&self) -> Vec<f64> {
+        self.ratios(|_| true, |c| c.twice / c.plain)
+    }
+
+    /// The same under the strongest guidance.
+    fn asking_again_guided(&self) -> Vec<f64> {
+        self.ratios(|c| c.guidance == 7.5, |c| c.twice / c.plain)
+    }
+
+    /// The share of samplers without a corrector that gain.
+    fn predictors_helped(&self) -> f64 {
+        self.predictors.iter().filter(|(_, ratio)| *ratio < 1.0).count() as f64 / self.predictors.len() as f64
     }
 }
 
@@ -125,115 +159,148 @@ fn gain<S: Solver + Clone>(
     Ok([test.error(sampler)?, test.error(&DcSampler::new(sampler.clone(), found.ratios))?])
 }
 
-/// Misalignment, compensation, few points and predictor-only samplers, on the mixture in 64 dimensions.
+/// Misalignment, compensation, few points and predictor-only samplers, on the mixture in 64 dimensions. The first draw
+/// of the centres, that of the run's seed, is what the claims are about; the others show how much hangs on the draw.
 fn guided_mixture(run: &mut Run) -> Result<()> {
-    let guidances = [1.0, 3.0, 7.5];
     let calls: Vec<usize> = run.scale().pick(vec![5, 8], vec![5, 6, 8, 10], vec![5, 6, 8, 10]);
-    let (mixtures, points, tests, substeps) = run.scale().pick((1, 16, 40, 20), (4, 64, 400, 100), (8, 64, 400, 200));
-    let few = 10.min(points);
+    let (others, points, tests, substeps) = run.scale().pick((0, 16, 40, 20), (4, 64, 400, 100), (8, 64, 400, 200));
     let progress = run.progress();
-    let total = mixtures * guidances.len() as u64 * calls.iter().map(|nfe| nfe * substeps).sum::<usize>() as u64;
+    let total = (others + 1) * GUIDANCES.len() as u64 * calls.iter().map(|nfe| nfe * substeps).sum::<usize>() as u64;
     progress.begin("guided mixtures", total);
-    let mut cells = vec![Cell::default(); guidances.len() * calls.len()];
-    let mut predictors: Vec<(String, Vec<f64>)> = Vec::new();
+    let draws: Vec<Draw> = (0..=others)
+        .map(|m| draw(run.stream("guided mixtures").nested(m), &calls, (points, tests, substeps), &progress))
+        .collect::<Result<_>>()?;
+    progress.finish();
+    let claimed = &draws[0];
+    let how = format!("one mixture, d = 64, {points} search and {tests} test noises, {substeps} substeps");
+    let claims: [(&str, Ratios, fn(&[f64]) -> f64); 4] = [
+        ("misalignment", Draw::asking_again, largest),
+        ("misalignment-guided", Draw::asking_again_guided, geometric_mean),
+        ("compensation", Draw::gains, geometric_mean),
+        ("compensation-8", Draw::gains_of_many_calls, largest),
+    ];
+    for (id, ratios, one_number) in claims {
+        let own = ratios(claimed);
+        let beside: Vec<f64> = draws[1..].iter().map(|draw| one_number(&ratios(draw))).collect();
+        let words = format!("{how}; MSE ratios {own:.3?}; the number on other draws of the centres: {beside:.3?}");
+        run.claim(id, one_number(&own), words)?;
+    }
+    let words: Vec<String> = claimed.predictors.iter().map(|(name, ratio)| format!("{name}: {ratio:.3}")).collect();
+    run.claim("predictors", claimed.predictors_helped(), format!("w = 1; {}", words.join(", ")))?;
+    let few = geometric_mean(&claimed.ratios(|_| true, |c| c.few / c.dc));
+    run.metric("few points, d = 64: error of 10 points / of all", few, "");
+    run.table(cells(&claimed.cells))?;
+    run.table(other_draws(&draws))?;
+    run.figure("mixtures", errors_by_calls(&claimed.cells, calls.len()));
+    Ok(())
+}
+
+/// Ratios of errors of one draw.
+type Ratios = fn(&Draw) -> Vec<f64>;
+
+/// Strengths of the guidance.
+const GUIDANCES: [f64; 3] = [1.0, 3.0, 7.5];
+
+/// Every cell of one mixture, whose centres and noises come from `streams`.
+fn draw(
+    streams: Streams,
+    calls: &[usize],
+    (points, tests, substeps): (usize, usize, usize),
+    progress: &Progress,
+) -> Result<Draw> {
+    // Points that DPM-Solver-v3 takes its statistics from.
+    let fitted = 8 * points;
+    let example = Example::new(64, streams.stream("centres"))?;
     let latent = Variant::Latent;
-    for m in 0..mixtures {
-        let streams = run.stream("guided mixtures").nested(m);
-        let example = Example::new(64, streams.stream("centres"))?;
-        for (i, cell) in cells.iter_mut().enumerate() {
-            let (w, nfe) = (guidances[i / calls.len()], calls[i % calls.len()]);
-            let model = example.guided(w)?;
-            let (search, test) = split(&model, nfe, (points, tests), (streams, substeps), &progress)?;
+    let mut draw = Draw { cells: Vec::new(), predictors: Vec::new() };
+    for guidance in GUIDANCES {
+        let model = example.guided(guidance)?;
+        let many = normals(fitted, 64, streams.stream("statistics"), 0);
+        let known = statistics(&model, many, &latent_grid(calls[0])?, streams, progress)?;
+        for &nfe in calls {
+            let (search, test) = split(&model, nfe, (points, tests), (streams, substeps), progress)?;
             let sampler = latent.sampler();
             let [plain, dc] = gain(&sampler, latent.search(), (&search, &test))?;
-            cell.plain.push(plain);
-            cell.dc.push(dc);
-            cell.twice.push(test.error(&reevaluating(&sampler))?);
-            cell.ddim.push(test.error(&Multistep::new(Ddim))?);
-            cell.dpm.push(test.error(&Multistep::new(DpmPlusPlus2M).with_lower_order_final())?);
-            let fewer = Trial { reference: search.reference.select(0..few), grid: search.grid.clone(), ..search };
-            cell.few.push(gain(&sampler, latent.search(), (&fewer, &test))?[1]);
-            let [plain, dc] = gain(&Variant::Pipeline.sampler(), Variant::Pipeline.search(), (&search, &test))?;
-            cell.pipeline[0].push(plain);
-            cell.pipeline[1].push(dc);
-            if w == 1.0 && nfe >= 8 {
+            let few =
+                Trial { reference: search.reference.select(0..10.min(points)), grid: search.grid.clone(), ..search };
+            let dpm = Multistep::new(DpmPlusPlus2M).with_lower_order_final();
+            draw.cells.push(Cell {
+                guidance,
+                nfe,
+                ddim: test.error(&Multistep::new(Ddim))?,
+                dpm: test.error(&dpm)?,
+                fitted: test.error(&dpm_v3(&known, nfe)?)?,
+                plain,
+                twice: test.error(&reevaluating(&sampler))?,
+                dc,
+                few: gain(&sampler, latent.search(), (&few, &test))?[1],
+                pipeline: gain(&Variant::Pipeline.sampler(), Variant::Pipeline.search(), (&search, &test))?,
+            });
+            if guidance == 1.0 && nfe >= 8 {
                 let ddim = gain(&Multistep::new(Ddim), Search::default(), (&search, &test))?;
-                let dpm = Multistep::new(DpmPlusPlus2M).with_lower_order_final();
                 let dpm = gain(&dpm, Search::default(), (&search, &test))?;
                 for (name, [plain, dc]) in [("DDIM", ddim), ("DPM-Solver++(2M)", dpm)] {
-                    let name = format!("{name}, NFE {nfe}");
-                    match predictors.iter_mut().find(|(known, _)| *known == name) {
-                        Some((_, ratios)) => ratios.push(dc / plain),
-                        None => predictors.push((name, vec![dc / plain])),
-                    }
+                    draw.predictors.push((format!("{name}, NFE {nfe}"), dc / plain));
                 }
             }
         }
     }
-    progress.finish();
-    let at = |i: usize| (guidances[i / calls.len()], calls[i % calls.len()]);
-    let twice: Vec<f64> = cells.iter().map(|c| c.ratio(&c.twice, &c.plain)).collect();
-    let dc: Vec<f64> = cells.iter().map(|c| c.ratio(&c.dc, &c.plain)).collect();
-    let few_ratio: Vec<f64> = cells.iter().map(|c| c.ratio(&c.few, &c.dc)).collect();
-    let chosen = |ratios: &[f64], keep: &dyn Fn(f64, usize) -> bool| -> Vec<f64> {
-        ratios.iter().enumerate().filter(|(i, _)| keep(at(*i).0, at(*i).1)).map(|(_, r)| *r).collect()
-    };
-    let how = format!(
-        "{mixtures} mixtures, d = 64, {points} search and {tests} test noises, {substeps} substeps; geometric means over mixtures"
-    );
-    run.claim("misalignment", largest(&twice), format!("{how}; MSE ratios {twice:.3?}"))?;
-    let strong = geometric_mean(&chosen(&twice, &|w, _| w == 7.5));
-    run.claim("misalignment-guided", strong, format!("{how}; w = 7.5"))?;
-    run.claim("compensation", geometric_mean(&dc), format!("{how}; MSE ratios {dc:.3?}"))?;
-    let many = chosen(&dc, &|_, nfe| nfe >= 8);
-    run.claim("compensation-8", largest(&many), format!("{how}; MSE ratios {many:.3?}"))?;
-    let helped: Vec<f64> = predictors.iter().map(|(_, ratios)| geometric_mean(ratios)).collect();
-    let words: Vec<String> = predictors.iter().zip(&helped).map(|((name, _), r)| format!("{name}: {r:.3}")).collect();
-    let share = helped.iter().filter(|r| **r < 1.0).count() as f64 / helped.len() as f64;
-    run.claim("predictors", share, format!("w = 1; {}", words.join(", ")))?;
-    run.metric("few points, d = 64: error of 10 points / of all", geometric_mean(&few_ratio), "");
-    let column = |of: &dyn Fn(&Cell) -> f64| cells.iter().map(of).collect::<Vec<f64>>();
-    run.table(
-        Table::new("cells", "Mean squared errors on guided mixtures in 64 dimensions: geometric means over mixtures.")
-            .numbers("guidance", "", (0..cells.len()).map(|i| at(i).0))
-            .integers("NFE", "", (0..cells.len()).map(|i| at(i).1 as i64))
-            .numbers("DDIM", "", column(&|c| geometric_mean(&c.ddim)))
-            .numbers("DPM-Solver++(2M)", "", column(&|c| geometric_mean(&c.dpm)))
-            .numbers("UniPC-3", "", column(&|c| geometric_mean(&c.plain)))
-            .numbers("twice the calls / UniPC-3", "", twice.clone())
-            .numbers("compensated / UniPC-3", "", dc.clone())
-            .numbers("lowest of the mixtures", "", column(&|c| spread(c).0))
-            .numbers("highest", "", column(&|c| spread(c).1))
-            .numbers("10 points / all points", "", few_ratio)
-            .numbers("pipeline form, compensated / plain", "", column(&|c| c.ratio(&c.pipeline[1], &c.pipeline[0]))),
-    )?;
-    let nfe: Vec<f64> = calls.iter().map(|&n| n as f64).collect();
+    Ok(draw)
+}
+
+fn cells(cells: &[Cell]) -> Table {
+    let column = |of: fn(&Cell) -> f64| cells.iter().map(of);
+    Table::new("cells", "Mean squared errors on the guided mixture in 64 dimensions that the claims are about.")
+        .numbers("guidance", "", column(|c| c.guidance))
+        .integers("NFE", "", cells.iter().map(|c| c.nfe as i64))
+        .numbers("DDIM", "", column(|c| c.ddim))
+        .numbers("DPM-Solver++(2M)", "", column(|c| c.dpm))
+        .numbers("DPM-Solver-v3", "", column(|c| c.fitted))
+        .numbers("UniPC-3", "", column(|c| c.plain))
+        .numbers("twice the calls / UniPC-3", "", column(|c| c.twice / c.plain))
+        .numbers("compensated / UniPC-3", "", column(|c| c.dc / c.plain))
+        .numbers("10 points / all points", "", column(|c| c.few / c.dc))
+        .numbers("pipeline form, compensated / plain", "", column(|c| c.pipeline[1] / c.pipeline[0]))
+}
+
+/// What the claims would have measured on other draws of the centres.
+fn other_draws(draws: &[Draw]) -> Table {
+    let column = |of: &dyn Fn(&Draw) -> f64| draws.iter().map(of).collect::<Vec<f64>>();
+    Table::new(
+        "draws",
+        "The same numbers on other draws of the centres; the claims are about draw 0, that of the seed.",
+    )
+    .integers("draw", "", 0..draws.len() as i64)
+    .numbers("compensated / UniPC-3, geometric mean", "", column(&|d| geometric_mean(&d.gains())))
+    .numbers("largest at NFE ≥ 8", "", column(&|d| largest(&d.gains_of_many_calls())))
+    .numbers("largest of all", "", column(&|d| largest(&d.gains())))
+    .numbers("twice the calls / UniPC-3, largest", "", column(&|d| largest(&d.asking_again())))
+    .numbers("geometric mean at w = 7.5", "", column(&|d| geometric_mean(&d.asking_again_guided())))
+    .numbers("share of predictors helped", "", column(&Draw::predictors_helped))
+}
+
+fn errors_by_calls(cells: &[Cell], calls: usize) -> Figure {
     let mut figure = Figure::new(
-        "Guided mixtures in 64 dimensions",
+        "A guided mixture in 64 dimensions",
         "Mean squared error of x against the reference. Without compensation the stored outputs belong to states that \
          were corrected afterwards; asking again mends it at twice the calls, compensation at none.",
     )
     .columns(3);
-    for (row, w) in cells.chunks(calls.len()).zip(guidances) {
-        let line = |of: &dyn Fn(&Cell) -> &Vec<f64>| row.iter().map(|c| geometric_mean(of(c))).collect::<Vec<f64>>();
+    for row in cells.chunks(calls) {
+        let nfe: Vec<f64> = row.iter().map(|c| c.nfe as f64).collect();
+        let line = |of: fn(&Cell) -> f64| row.iter().map(of).collect::<Vec<f64>>();
         figure = figure.panel(
             Plot::new(Axis::new("calls of the model"), Axis::log("mean squared error"))
-                .titled(format!("guidance {w}"))
-                .line("DDIM", nfe.clone(), line(&|c| &c.ddim))
-                .line("DPM-Solver++(2M)", nfe.clone(), line(&|c| &c.dpm))
-                .line("UniPC-3", nfe.clone(), line(&|c| &c.plain))
-                .line("compensated", nfe.clone(), line(&|c| &c.dc))
-                .line("twice the calls", nfe.clone(), line(&|c| &c.twice)),
+                .titled(format!("guidance {}", row[0].guidance))
+                .line("DDIM", nfe.clone(), line(|c| c.ddim))
+                .line("DPM-Solver++(2M)", nfe.clone(), line(|c| c.dpm))
+                .line("DPM-Solver-v3", nfe.clone(), line(|c| c.fitted))
+                .line("UniPC-3", nfe.clone(), line(|c| c.plain))
+                .line("compensated", nfe.clone(), line(|c| c.dc))
+                .line("twice the calls", nfe.clone(), line(|c| c.twice)),
         );
     }
-    run.figure("mixtures", figure);
-    Ok(())
-}
-
-/// The lowest and the highest effect of compensation among the mixtures.
-fn spread(cell: &Cell) -> (f64, f64) {
-    let ratios = cell.dc.iter().zip(&cell.plain).map(|(dc, plain)| dc / plain);
-    ratios.fold((f64::INFINITY, 0.0), |(low, high), r| (low.min(r), high.max(r)))
+    figure
 }
 
 /// Ten trajectories of 1024 numbers determine the ratios, ten of 16 do not.
@@ -349,18 +416,20 @@ fn digits(run: &mut Run) -> Result<()> {
         Scale::Standard => (vec![1.0, 2.0, 4.0, 7.5], vec![5, 8]),
         Scale::Full => (vec![1.0, 2.0, 4.0, 7.5], vec![5, 6, 8, 10]),
     };
-    let (tests, substeps) = run.scale().pick((20, 10), (100, 50), (400, 200));
+    let (tests, substeps, fitted) = run.scale().pick((20, 10, 20), (100, 50, 200), (400, 200, 1000));
     let progress = run.progress();
     let total = 2 * guidances.len() * calls.iter().sum::<usize>() * substeps;
     progress.begin("digits", total as u64);
-    let mut rows: Vec<(f64, usize, [f64; 5])> = Vec::new();
+    let mut rows: Vec<(f64, usize, [f64; 6])> = Vec::new();
     for &w in &guidances {
+        // Points of every class in turn.
+        let bound = |n: usize| {
+            let classes = Labels::Each((0..n).map(|i| i % 10).collect());
+            Guidance::new(digits.network.unconditional(), digits.network.conditioned(classes)?, w)
+        };
+        let many = normals(fitted, 64, run.stream("digits for statistics"), 0);
+        let known = statistics(&bound(fitted)?, many, &latent_grid(calls[0])?, run.streams(), &progress)?;
         for &nfe in &calls {
-            // Points of every class in turn.
-            let bound = |n: usize| {
-                let classes = Labels::Each((0..n).map(|i| i % 10).collect());
-                Guidance::new(digits.network.unconditional(), digits.network.conditioned(classes)?, w)
-            };
             let trial = |model, n, name: &str| {
                 let noises: Array2<f64> = normals(n, 64, run.stream(name), 0);
                 Trial::new(model, (latent_grid(nfe)?, &Schedule::scaled_linear()), noises, substeps, &progress)
@@ -371,11 +440,9 @@ fn digits(run: &mut Run) -> Result<()> {
             let [plain, dc] = gain(&sampler, Variant::Latent.search(), (&on, &test))?;
             let [pipeline, dc_pipeline] = gain(&Variant::Pipeline.sampler(), Variant::Pipeline.search(), (&on, &test))?;
             let twice = test.error(&reevaluating(&sampler))?;
-            rows.push((
-                w,
-                nfe,
-                [plain, dc / plain, twice / plain, dc_pipeline / pipeline, test.error(&Multistep::new(Ddim))?],
-            ));
+            let ddim = test.error(&Multistep::new(Ddim))?;
+            let v3 = test.error(&dpm_v3(&known, nfe)?)?;
+            rows.push((w, nfe, [plain, dc / plain, twice / plain, dc_pipeline / pipeline, ddim, v3 / plain]));
         }
     }
     progress.finish();
@@ -393,6 +460,7 @@ fn digits(run: &mut Run) -> Result<()> {
         .integers("NFE", "", rows.iter().map(|r| r.1 as i64))
         .numbers("DDIM", "", rows.iter().map(|r| r.2[4]))
         .numbers("UniPC-3", "", rows.iter().map(|r| r.2[0]))
+        .numbers("DPM-Solver-v3 / UniPC-3", "", rows.iter().map(|r| r.2[5]))
         .numbers("compensated / UniPC-3", "", rows.iter().map(|r| r.2[1]))
         .numbers("twice the calls / UniPC-3", "", rows.iter().map(|r| r.2[2]))
         .numbers("pipeline form, compensated / plain", "", rows.iter().map(|r| r.2[3])),

@@ -1,11 +1,12 @@
 //! One model on one grid with its reference: how far samplers end from it.
 
 use super::{Found, Reference, Search, mean_squared_error};
-use crate::sample::{Correction, Multistep, Sampled, Sampler, Solver};
+use crate::sample::{Correction, DpmV3, Multistep, Sampled, Sampler, Solver, Statistics};
 use crate::{Denoiser, Grid, Schedule};
 use ndarray::Array2;
 use offprint_core::random::Streams;
 use offprint_core::{Error, Progress, Result};
+use std::sync::Arc;
 
 /// A model, a grid, and reference trajectories of the model on it.
 pub(super) struct Trial<'a> {
@@ -70,4 +71,25 @@ impl<'a> Trial<'a> {
 /// `sampler`, asking the model again at every corrected point: what compensation stands in for, at twice the calls.
 pub(super) fn reevaluating<S: Solver + Clone>(sampler: &Multistep<S>) -> Multistep<S> {
     Multistep { correction: Correction { reevaluate: true, ..sampler.correction }, ..sampler.clone() }
+}
+
+/// What DPM-Solver-v3 has to know of `model`, from trajectories that begin at `start` x (n, d), over the levels of `grid`:
+/// 183 calls.
+pub(super) fn statistics(
+    model: &dyn Denoiser,
+    start: Array2<f64>,
+    grid: &Grid,
+    streams: Streams,
+    progress: &Progress,
+) -> Result<Arc<Statistics>> {
+    /// Intervals in λ.
+    const INTERVALS: usize = 60;
+    let start = grid.start_from(start);
+    Ok(Arc::new(Statistics::estimate(model, start, grid, INTERVALS, streams.stream("signs"), progress)?))
+}
+
+/// DPM-Solver-v3 as its authors set it for `nfe` calls.
+pub(super) fn dpm_v3(statistics: &Arc<Statistics>, nfe: usize) -> Result<DpmV3> {
+    let solver = DpmV3::new(nfe.min(3), Arc::clone(statistics))?.as_published(nfe);
+    Ok(DpmV3 { lower_order_final: true, ..solver })
 }

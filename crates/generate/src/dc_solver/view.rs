@@ -1,10 +1,11 @@
 //! The pictures of a run.
 
-use super::run::{Outcome, WAYS};
+use super::run::{Outcome, TWICE, WAYS};
 use super::{CascadePolynomial, Ratios, Setting};
-use ndarray::{Array2, Axis as Along};
+use crate::pictures::Shown;
+use ndarray::{Array2, Axis as Along, s};
 use offprint_core::Result;
-use offprint_core::figure::{Axis, Figure, ImageGrid, Layer, Plot};
+use offprint_core::figure::{Axis, Figure, Layer, Plot};
 use offprint_math::linalg;
 
 /// Most samples that a picture shows.
@@ -38,7 +39,7 @@ pub(super) fn steps(ratios: &Ratios, along: &[Vec<f64>; 2]) -> Figure {
 pub(super) fn cost(outcomes: &[Outcome], name: &str) -> Figure {
     let mut plot = Plot::new(Axis::new("calls of the model"), Axis::log("mean squared error"));
     for (way, title) in WAYS.iter().enumerate() {
-        let factor = if way == 5 { 2.0 } else { 1.0 };
+        let factor = if way == TWICE { 2.0 } else { 1.0 };
         let known = outcomes.iter().filter(|o| o.errors[way].is_finite());
         // The re-evaluating run asks twice at every place but the first and the last.
         let (x, y): (Vec<f64>, Vec<f64>) =
@@ -55,28 +56,15 @@ pub(super) fn cost(outcomes: &[Outcome], name: &str) -> Figure {
     .panel(plot)
 }
 
-/// Samples of the digits: plain, compensated, reference.
-pub(super) fn digits(nfe: usize, ink: [&Array2<f64>; 3]) -> Figure {
-    let grid = |title: &str, table: &Array2<f64>| ImageGrid {
-        title: title.into(),
-        height: 8,
-        width: 8,
-        channels: 1,
-        per_row: 10,
-        images: table
-            .outer_iter()
-            .take(SHOWN)
-            // Dark ink on paper.
-            .map(|row| row.iter().map(|v| (255.0 * (1.0 - v)).round() as u8).collect())
-            .collect(),
-        labels: Vec::new(),
-    };
+/// Samples as pictures: plain, compensated, reference.
+pub(super) fn pictures(nfe: usize, samples: [&Array2<f64>; 3], shown: Shown) -> Figure {
     let mut figure = Figure::new(
         format!("Samples with {nfe} calls of the model"),
         "From the same noises: the plain sampler, the compensated one, and the fine reference that both aim at.",
     );
-    for (title, table) in ["plain", "compensated", "reference"].into_iter().zip(ink) {
-        figure.panels.push(grid(title, table).into());
+    for (title, table) in ["plain", "compensated", "reference"].into_iter().zip(samples) {
+        let some = table.slice(s![..table.nrows().min(SHOWN), ..]);
+        figure.panels.push(shown.grid(title, some, SHOWN / 2).into());
     }
     figure
 }

@@ -3,7 +3,7 @@
 use super::models::Bound;
 use super::tempering::{Length, parallel_tempering};
 use super::{Corrector, Energy, Expert, Particles, Product, Settings};
-use crate::network::{Recipe, fit};
+use crate::network::{NetConfig, Recipe, fit};
 use crate::{Grid, Path, Schedule};
 use ndarray::{Array1, Array2, Axis};
 use offprint_core::random::Streams;
@@ -83,9 +83,9 @@ pub fn cool(
     }
     let scale = DEVIATION / spread;
     let table = (&hot - &mean) * scale;
-    let mut recipe = Recipe::edm(energy.dim(), 0, Path::Gaussian(Schedule::Edm), cooling.training);
     // Fewer components than the digits', for which the recipe was made.
-    recipe.config.width = WIDTH;
+    let shape = NetConfig { dim: energy.dim(), classes: 0, width: WIDTH, depth: 3, frequencies: 16 }.into();
+    let recipe = Recipe { shape, ..Recipe::edm(energy.dim(), 0, Path::Gaussian(Schedule::Edm), cooling.training) };
     let (network, _) = fit(&recipe, table.view(), None, 0, progress)?;
     let model = Bound::new(network, None)?;
     let target = Product::annealed(Expert::new(&model, cooling.temperature / cooling.colder)?)?;

@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod annealing;
 mod bench;
 mod cooling;
 mod corrector;
@@ -28,6 +29,7 @@ mod truth;
 mod view;
 mod xyz;
 
+pub use annealing::{Annealing, annealed_importance_sampling};
 pub use cooling::{Cooled, Cooling, cool};
 pub use corrector::{Corrector, Watch};
 pub use energy::{DoubleWell, Energy, LennardJones, pair_distances};

@@ -3,7 +3,7 @@
 use super::{Density, Expert, KernelDensity, Linear, Observation, Reward};
 use crate::denoiser::needs_gaussian;
 use crate::exact::{ExactMixture, Mixture};
-use crate::network::{Expected, Labels, Network};
+use crate::network::{self, Expected, Labels, Network, Reading};
 use crate::{Denoiser, check};
 use ndarray::{Array1, Array2, ArrayView2};
 use offprint_core::{Error, Result, Source};
@@ -15,7 +15,7 @@ pub enum Loaded {
     /// With its density: a mixture, or a kernel density over points.
     Known(Box<dyn Density>),
     /// Of which the score is all that is known: a network.
-    Score(Box<dyn Denoiser>),
+    Score(Box<Bound>),
 }
 
 impl Loaded {
@@ -43,6 +43,14 @@ impl Loaded {
         match self {
             Self::Known(model) => model.spread(),
             Self::Score(_) => 0.0,
+        }
+    }
+
+    /// The highest noise level at which it can be asked.
+    pub fn highest(&self) -> f64 {
+        match self {
+            Self::Known(_) => f64::INFINITY,
+            Self::Score(model) => model.network.highest(),
         }
     }
 
@@ -75,7 +83,7 @@ impl Bound {
 
 impl Denoiser for Bound {
     fn dim(&self) -> usize {
-        self.network.config().dim
+        self.network.dim()
     }
 
     fn denoise(&self, y: ArrayView2<'_, f64>, tau: f64) -> Result<Array2<f64>> {
@@ -85,24 +93,30 @@ impl Denoiser for Bound {
 
 /// Whether the source is a network, whose class may be chosen.
 pub fn is_network(source: &Source) -> bool {
-    source.path().is_some_and(|path| ending(path) == "safetensors")
+    source.path().is_some_and(network::is_model)
 }
 
-/// Reads a model: a mixture from `.json`, a trained network from `.safetensors` (given `class`, if there is one), a
-/// kernel density over the points (one a row) of any other source. The bandwidth is Scott's unless given.
-pub fn read(source: &Source, bandwidth: Option<f64>, class: Option<usize>) -> Result<Loaded> {
+/// Reads a model: a mixture from `.json`, a network from `.safetensors` or `.onnx` (as `reading` says; given `class`, if
+/// there is one), a kernel density over the points (one a row) of any other source. The bandwidth is Scott's unless given.
+pub fn read(
+    source: &Source,
+    reading: Option<&Reading>,
+    bandwidth: Option<f64>,
+    class: Option<usize>,
+) -> Result<Loaded> {
     let name = source.to_string();
     match source.path() {
         Some(path) if ending(path) == "json" => {
             let mixture = Mixture::read(path)?;
             Ok(Loaded::Known(Box::new(ExactMixture::new(mixture)?)))
         }
-        Some(path) if ending(path) == "safetensors" => {
-            let network = Network::load(path, &Expected { conditional: class.is_some(), ..Expected::default() })?;
+        Some(path) if network::is_model(path) => {
+            let expected = Expected { conditional: class.is_some(), ..Expected::default() };
+            let network = network::open(path, reading, &expected)?;
             Ok(Loaded::Score(Box::new(Bound::new(network, class)?)))
         }
         _ => {
-            let points = source.matrix()?;
+            let points = source.points()?.values;
             let bandwidth = bandwidth.unwrap_or_else(|| KernelDensity::scott(points.view()));
             if bandwidth == 0.0 {
                 return Err(Error::input(name, "has points that do not differ: a bandwidth must be given"));

@@ -41,6 +41,12 @@ impl Scheme {
     }
 }
 
+/// `count` indices at even places of the summed weights: a picture's points, without chance.
+pub(super) fn evenly(weights: &[f64], count: usize) -> Vec<usize> {
+    let unit = weights.iter().sum::<f64>() / count as f64;
+    search(weights, (0..count).map(|k| (k as f64 + 0.5) * unit))
+}
+
 /// The index of the weight in whose stretch of the cumulative sum each of the rising `places` falls.
 fn search(weights: &[f64], places: impl Iterator<Item = f64>) -> Vec<usize> {
     // Rounding may leave the last place beyond the last sum: it belongs to the last index with a weight.

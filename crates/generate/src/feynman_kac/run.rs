@@ -3,13 +3,14 @@
 use super::examples::{classes, experts, line, ring};
 use super::models::{Bound, Loaded, is_network, read, read_reward};
 use super::{
-    Cooling, Corrector, DoubleWell, Energy, Lattice, Length, LennardJones, Linear, Particles, Product, Ramp, Reward,
-    Scheme, Settings, Target, Tempered, Tilted, When, cool, pair_distances, read_xyz, view,
+    Annealing, Cooling, Corrector, DoubleWell, Energy, Lattice, Length, LennardJones, Linear, Particles, Product, Ramp,
+    Reward, Scheme, Settings, Target, Tempered, Tilted, When, annealed_importance_sampling, cool, pair_distances,
+    read_xyz, view,
 };
-use crate::network::Digits8;
+use crate::network::{Digits8, Reading};
 use crate::{Grid, Schedule};
 use clap::ValueEnum;
-use ndarray::{Array1, Array2, ArrayView2, array};
+use ndarray::{Array1, Array2, ArrayView2, Axis, array};
 use offprint_core::artifact::{Arrays, Metadata};
 use offprint_core::{Error, Method, Params, Result, Run, Source, Table};
 use offprint_math::samples::wasserstein_sorted;
@@ -29,10 +30,15 @@ pub struct FeynmanKacParams {
     /// What is sampled
     #[arg(long, value_enum, default_value_t = Task::Anneal)]
     pub task: Task,
-    /// The model q (guide: the unconditional one): a mixture .json {"weights", "means", "covs"}, a trained network
-    /// .safetensors, or points, one a row (.npy, .csv, …), taken as a kernel density; each task has a built-in example
+    /// The model q (guide: the unconditional one): a mixture .json {"weights", "means", "covs"}, a network .safetensors
+    /// that was trained here or .onnx that was exported anywhere, or points, one a row (.npy, .csv, a folder of .png), taken
+    /// as a kernel density; each task has a built-in example
     #[arg(long, default_value = "builtin")]
     pub model: Source,
+    /// What an .onnx model means, as in predicts=eps,schedule=scaled-linear,time=index,shape=3x32x32: each word wrong is
+    /// answered with those that there are; words in the file's metadata under "offprint" need not be repeated
+    #[arg(long, value_name = "WORDS")]
+    pub onnx: Option<Reading>,
     /// The second model (product: the other expert; guide: the conditional one)
     #[arg(long, default_value = "builtin")]
     pub other: Source,
@@ -268,7 +274,7 @@ impl FeynmanKacParams {
     /// The models: one or two.
     fn models(&self) -> Result<Vec<Loaded>> {
         let known = |model| Loaded::Known(Box::new(model));
-        let own = |class| read(&self.model, self.bandwidth, class);
+        let own = |class| read(&self.model, self.onnx.as_ref(), self.bandwidth, class);
         Ok(match (self.task, self.model.is_builtin()) {
             (Task::Anneal, true) => vec![known(line()?)],
             (Task::Reward, true) => vec![known(ring()?)],
@@ -282,7 +288,7 @@ impl FeynmanKacParams {
             (Task::Anneal | Task::Reward | Task::Cool, _) => vec![own(self.class)?],
             (Task::Guide, false) if self.other.is_builtin() => vec![own(None)?, own(self.class)?],
             (Task::Product | Task::Guide, false) => {
-                vec![own(None)?, read(&self.other, self.bandwidth, self.class)?]
+                vec![own(None)?, read(&self.other, self.onnx.as_ref(), self.bandwidth, self.class)?]
             }
         })
     }
@@ -351,7 +357,10 @@ impl Method for FeynmanKac {
             ));
         }
         let spread = models.iter().map(Loaded::spread).fold(0.0, f64::max);
-        let highest = params.highest.unwrap_or(if params.model.is_builtin() { 20.0 } else { 20f64.max(10.0 * spread) });
+        let highest = params.highest.unwrap_or_else(|| {
+            let usual = if params.model.is_builtin() { 20.0 } else { 20f64.max(10.0 * spread) };
+            usual.min(models.iter().map(Loaded::highest).fold(f64::INFINITY, f64::min))
+        });
         let mut grid = Grid::karras(&Schedule::Edm, params.steps, params.lowest, highest, params.rho)?;
         if params.denoise {
             grid = grid.with_final_denoising();
@@ -396,6 +405,7 @@ impl Method for FeynmanKac {
         };
         let on_a_line = (target.dim() == 1).then_some(&result);
         run.figure("way", view::way(&records, params.heuristic(), on_a_line));
+        run.figure("moving", view::moving(&records, params.heuristic()));
         if target.dim() > 1 {
             run.figure("result", result);
         }
@@ -424,11 +434,13 @@ fn run_cooling(params: &FeynmanKacParams, run: &mut Run) -> Result<()> {
     };
     let found = cool(&*energy, &start, &cooling, run.streams(), &run.progress())?;
     report(params, run, &found.corrected)?;
+    let annealed = anneal_without_network(&*energy, &found.hot, params, run)?;
     let clouds = [
         ("Monte Carlo, trained on", found.hot.clone()),
         ("Monte Carlo, colder", found.cold.clone()),
         ("corrected", found.corrected.draw(found.cold.nrows(), run.stream("draws"))),
         ("scaled score", found.scaled.draw(found.cold.nrows(), run.stream("draws"))),
+        ("annealed importance sampling", annealed.draw(found.cold.nrows(), run.stream("draws"))),
     ];
     let mut energies = Vec::new();
     for (name, x) in &clouds {
@@ -456,6 +468,26 @@ fn run_cooling(params: &FeynmanKacParams, run: &mut Run) -> Result<()> {
     run.save_array("colder.npy", found.cold)?;
     run.figure("weights", view::weights(&found.corrected, params.particles));
     Ok(())
+}
+
+/// The baseline that asks the energy and no network: annealed importance sampling from the same hot samples, with as many
+/// Langevin steps in all as the corrected process has steps.
+fn anneal_without_network(
+    energy: &dyn Energy,
+    hot: &Array2<f64>,
+    params: &FeynmanKacParams,
+    run: &mut Run,
+) -> Result<Particles> {
+    /// Langevin steps at one temperature.
+    const STEPS: usize = 5;
+    let length = Annealing { temperatures: (params.steps / STEPS).max(1) + 1, steps: STEPS };
+    let rows: Vec<usize> =
+        (0..params.particles.min(hot.nrows())).map(|i| i * hot.nrows() / params.particles.min(hot.nrows())).collect();
+    let start = hot.select(Axis(0), &rows);
+    let (stream, ends) = (run.stream("annealed importance sampling"), (params.temperature, params.colder));
+    let found = annealed_importance_sampling(energy, &start, ends, length, stream, &run.progress())?;
+    run.metric("annealed importance sampling: effective share", found.effective_size() / rows.len() as f64, "");
+    Ok(found)
 }
 
 /// The numbers and files of the corrected particles.

@@ -10,21 +10,21 @@ use rayon::prelude::*;
 
 /// One walker at one temperature.
 #[derive(Clone)]
-struct Walker {
-    x: Vec<f64>,
-    energy: f64,
+pub(super) struct Walker {
+    pub x: Vec<f64>,
+    pub energy: f64,
     gradient: Vec<f64>,
 }
 
 impl Walker {
-    fn at(energy: &dyn Energy, x: Vec<f64>) -> Self {
+    pub fn at(energy: &dyn Energy, x: Vec<f64>) -> Self {
         let mut gradient = vec![0.0; x.len()];
         let energy = energy.evaluate(&x, &mut gradient);
         Self { x, energy, gradient }
     }
 
     /// One step of the Metropolis-adjusted Langevin algorithm on exp(−E/T); whether it was taken.
-    fn step(&mut self, energy: &dyn Energy, temperature: f64, size: f64, rng: &mut Rng) -> bool {
+    pub fn step(&mut self, energy: &dyn Energy, temperature: f64, size: f64, rng: &mut Rng) -> bool {
         let mut normal: Vec<f64> = self.x.iter().map(|_| StandardNormal.sample(&mut *rng)).collect();
         if let Some(dims) = energy.centred() {
             remove_mean(&mut normal, dims);
@@ -44,6 +44,11 @@ impl Walker {
         }
         taken
     }
+}
+
+/// A better step size after `taken` of 10 steps of `size`: Langevin proposals are best when a bit more than half are taken.
+pub(super) fn tuned(size: f64, taken: usize) -> f64 {
+    size * (0.1 * (taken as f64 / 10.0 - 0.57)).exp()
 }
 
 fn remove_mean(x: &mut [f64], dims: usize) {
@@ -132,8 +137,7 @@ fn ladder(
         for ((walker, size), &temperature) in walkers.iter_mut().zip(&mut sizes).zip(temperatures) {
             let taken = (0..10).filter(|_| walker.step(energy, temperature, *size, &mut rng)).count();
             if round < length.burn_in {
-                // Langevin proposals are best when a bit more than half of them are taken.
-                *size *= (0.1 * (taken as f64 / 10.0 - 0.57)).exp();
+                *size = tuned(*size, taken);
             }
         }
         // Neighbours of even and odd places in turn.

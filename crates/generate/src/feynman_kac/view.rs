@@ -1,10 +1,12 @@
 //! The figures of a run.
 
+use super::resample::evenly;
 use super::{Lattice, Particles};
 use crate::network::DigitsData;
-use ndarray::{Array2, ArrayView2};
+use crate::pictures::Shown;
+use ndarray::{Array2, ArrayView2, Axis as Along, s};
 use offprint_core::Figure;
-use offprint_core::figure::{Axis, HeatMap, ImageGrid, Layer, Palette, Plot};
+use offprint_core::figure::{Axis, HeatMap, Layer, Palette, Panel, Plot};
 use offprint_math::stats::quantile;
 
 /// Columns of a map of the way, and its rows.
@@ -12,18 +14,22 @@ const COLUMNS: usize = 120;
 const ROWS: usize = 120;
 /// Particles that are looked at for a range.
 const DRAWN: usize = 2500;
+/// Points that stand for all particles in a moving figure.
+const MOVING: usize = 700;
 
 /// The first coordinate of the weighted particles, watched on the way.
 pub(super) struct Record {
     steps: usize,
     /// For each kept step: noise level, coordinates, weights.
     kept: Vec<(usize, f64, Vec<f64>, Vec<f64>)>,
+    /// Points (n, 2) that stand for the weighted particles, at some of the kept steps; for particles in a plane or beyond.
+    clouds: Vec<(f64, Array2<f64>)>,
 }
 
 impl Record {
     /// For a run of `steps` steps.
     pub(super) fn new(steps: usize) -> Self {
-        Self { steps, kept: Vec::new() }
+        Self { steps, kept: Vec::new(), clouds: Vec::new() }
     }
 
     /// Keeps a step if its column in the map is new.
@@ -31,6 +37,9 @@ impl Record {
         let every = self.steps.div_ceil(COLUMNS);
         if (step + 1).is_multiple_of(every) || step + 1 == self.steps {
             self.kept.push((step + 1, tau, y.column(0).to_vec(), weights.to_vec()));
+            if y.ncols() >= 2 && (self.kept.len() % 3 == 1 || step + 1 == self.steps) {
+                self.clouds.push((tau, y.select(ndarray::Axis(0), &evenly(weights, MOVING)).slice_move(s![.., ..2])));
+            }
         }
     }
 
@@ -72,6 +81,47 @@ impl Record {
             palette: Palette::Sequential,
         }
     }
+}
+
+/// The weighted particles on their way, and those of the same process without weights: clouds of the first two
+/// coordinates, or densities of the only one.
+pub(super) fn moving(records: &[Record], heuristic: &str) -> Figure {
+    let caption = "From noise to data. Both follow the same drift; weights move mass to where the target has it.";
+    let names = ["corrected", heuristic];
+    let frames: Vec<(String, Panel)> = if records[0].clouds.is_empty() {
+        let (low, high) = records[0].range();
+        let maps = [0, 1].map(|i| records[i].map("", (low, high)));
+        let places: Vec<f64> = (0..ROWS).map(|r| high - (high - low) * (r as f64 + 0.5) / ROWS as f64).collect();
+        let moment = |column: usize| {
+            let axis = Axis::new("density beside its largest value").limits(0.0, 1.08);
+            let mut plot = Plot::new(Axis::new("y").limits(low, high), axis);
+            for (map, name) in maps.iter().zip(names) {
+                let values = (0..ROWS).map(|r| map.values[r * map.columns + column]).collect();
+                plot = plot.curve(name, places.clone(), values);
+            }
+            (level(records[0].kept[column].1), plot.into())
+        };
+        (0..records[0].kept.len()).map(moment).collect()
+    } else {
+        let last = records.iter().filter_map(|record| record.clouds.last()).map(|(_, cloud)| cloud.view());
+        let last: Vec<ArrayView2<'_, f64>> = last.collect();
+        let (across, up) = (range(&last, 0), range(&last, 1));
+        let moment = |k: usize| {
+            let axis = |label: &str, (low, high): (f64, f64)| Axis::new(label).limits(low, high);
+            let mut plot = Plot::new(axis("y₁", across), axis("y₂", up)).equal_aspect();
+            for (record, name) in records.iter().zip(names).rev() {
+                let cloud = &record.clouds[k].1;
+                plot = plot.points(name, cloud.column(0).to_vec(), cloud.column(1).to_vec(), 1.6);
+            }
+            (level(records[0].clouds[k].0), plot.into())
+        };
+        (0..records[0].clouds.len()).map(moment).collect()
+    };
+    Figure::moving("From noise to data, moving", caption, frames)
+}
+
+fn level(tau: f64) -> String {
+    format!("τ = {tau:.2}")
 }
 
 /// The density of the first coordinate from noise to data, corrected and without weights, beside the law at its `end`.
@@ -206,16 +256,8 @@ pub(super) fn digits(draws: &Array2<f64>, unweighted: &Array2<f64>, name: &str) 
     let grid = |title: &str, points: &Array2<f64>| {
         let ink = data.to_ink(points);
         let count = ink.nrows().min(40);
-        let image = |i: usize| ink.row(i * ink.nrows() / count).iter().map(|v| (255.0 * (1.0 - v)) as u8).collect();
-        ImageGrid {
-            title: title.into(),
-            height: 8,
-            width: 8,
-            channels: 1,
-            per_row: 8,
-            images: (0..count).map(image).collect(),
-            labels: Vec::new(),
-        }
+        let some: Vec<usize> = (0..count).map(|i| i * ink.nrows() / count).collect();
+        Shown::digits().grid(title, ink.select(Along(0), &some).view(), 8)
     };
     Figure::new("Digits", "Draws of the corrected law, and of the same process without weights.")
         .columns(2)

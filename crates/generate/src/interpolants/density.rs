@@ -60,7 +60,7 @@ pub fn log_density_of_diffusion(
     // Row i of the table is path i mod `paths` of point i div `paths`.
     let mut y = Array2::from_shape_fn((n * paths, d), |(i, j)| x[[i / paths, j]]);
     let mut log_weight = Array1::<f64>::zeros(n * paths);
-    let mut noise = Noise::new(stream, n * paths, d);
+    let noise = Noise::new(stream);
     let h = 1.0 / steps as f64;
     for step in 0..steps {
         // The midpoint in time: coefficients are read there, at the place where the step begins.

@@ -4,7 +4,7 @@ use super::{Fields, Interpolant};
 use crate::network::Network;
 use crate::{Denoiser, Denoising, Model, Path, Prediction};
 use ndarray::{Array1, Array2, ArrayView2};
-use offprint_core::Result;
+use offprint_core::{Picture, Result};
 
 /// Any denoiser of the field as the fields of a one-sided bridge. With t' = 1 − t the diffusion's time, y = x/α and
 /// D = E\[x₁ | x\]: b = −(α' D + σ' (x − α D)/σ) and s = (α D − x)/σ².
@@ -85,9 +85,16 @@ impl NetworkFields {
     }
 }
 
+impl NetworkFields {
+    /// How a point is a picture, if the network knows.
+    pub fn picture(&self) -> Option<Picture> {
+        self.network.picture()
+    }
+}
+
 impl Fields for NetworkFields {
     fn dim(&self) -> usize {
-        self.network.config().dim
+        self.network.dim()
     }
 
     fn path(&self) -> &Interpolant {

@@ -9,11 +9,12 @@ use super::{
 use crate::exact::ExactMixture;
 use crate::likelihood::Divergence;
 use crate::metrics::{energy_distance, kolmogorov_smirnov};
+use crate::network::Reading;
 use crate::ode::Tolerance;
 use crate::{Gamma, check};
 use clap::ValueEnum;
 use ndarray::{Array2, ArrayView2, s};
-use offprint_core::{Error, Method, Params, Progress, Result, Run, Source};
+use offprint_core::{Error, Method, Params, Picture, Progress, Result, Run, Source};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -26,7 +27,8 @@ pub struct InterpolantsParams {
     /// What is bridged when no data, mixtures or model are given
     #[arg(long, value_enum, default_value_t = Example::Line)]
     pub example: Example,
-    /// Samples of the start, one a row: .npy, .npz, .csv, .jsonl; without them a start from noise
+    /// Samples of the start, one a row: .npy, .npz, .csv, .jsonl, images (n, h, w) or (n, h, w, c), or a folder of .png
+    /// files, whose values run from −1 to 1; without them a start from noise
     #[arg(long, default_value = "builtin")]
     pub x0: Source,
     /// Samples of the end, one a row, as many columns; fields are then learnt from them
@@ -38,9 +40,14 @@ pub struct InterpolantsParams {
     /// Law of the end as JSON {"weights", "means", "covs"}: fields are then exact
     #[arg(long, value_name = "FILE")]
     pub mixture1: Option<PathBuf>,
-    /// Use this trained model.safetensors in place of training
+    /// Use this model in place of training: .safetensors of a bridge or a diffusion that was trained here, or .onnx of a
+    /// diffusion or a flow from noise that was exported anywhere
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
+    /// What an .onnx model means, as in predicts=eps,schedule=scaled-linear,time=index,shape=3x32x32: each word wrong is
+    /// answered with those that there are; words in the file's metadata under "offprint" need not be repeated
+    #[arg(long, value_name = "WORDS")]
+    pub onnx: Option<Reading>,
     /// How the ends are mixed over time; by default linear, and one-sided-linear where the start is noise
     #[arg(long, value_enum)]
     pub path: Option<PathName>,
@@ -400,19 +407,27 @@ impl Work<'_> {
             Model::Learned(_) | Model::Shared(_) => None,
         };
         let d = start.ncols();
-        if d == 1 {
-            let all = runs.iter().flat_map(|(_, run)| run.paths.iter().copied());
+        // All points of all paths, with a margin.
+        let range = |j: usize| {
+            let all =
+                runs.iter().flat_map(|(_, run)| run.paths.slice(s![.., .., j]).iter().copied().collect::<Vec<_>>());
             let (low, high) = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
             let margin = 0.05 * (high - low).max(1e-9);
-            run.figure("bridge", view::line(exact, runs, (low - margin, high + margin))?);
+            (low - margin, high + margin)
+        };
+        if d == 1 {
+            run.figure("bridge", view::line(exact, runs, range(0))?);
         } else {
-            if d.isqrt().pow(2) == d && d >= 16 {
+            let square = Picture { channels: 1, height: d.isqrt(), width: d.isqrt() };
+            let picture = self.setup.picture.or((square.len() == d && d >= 16).then_some(square));
+            if let Some(picture) = picture.filter(|picture| picture.len() == d) {
                 for (i, (name, generated)) in runs.iter().enumerate() {
-                    run.figure(&format!("images-{i}"), view::images(generated, name));
+                    run.figure(&format!("images-{i}"), view::pictures(generated, name, picture));
                 }
             }
             run.figure("bridge", view::plane(start, target, runs));
         }
+        run.figure("moving", view::moving(exact, runs, range, d)?);
         self.costs(run, start, target)
     }
 
@@ -456,7 +471,7 @@ impl Work<'_> {
         const LARGEST: usize = 64;
         let d = target.ncols();
         let points = match &self.params.likelihood {
-            Some(source) => source.matrix()?,
+            Some(source) => source.points()?.values,
             // Without being asked only where it is cheap and possible.
             None if self.params.backward || d > 16 || self.setup.start_law.is_none() => return Ok(()),
             None => target.slice(s![..target.nrows().min(DEFAULT), ..]).to_owned(),

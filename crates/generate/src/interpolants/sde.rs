@@ -117,7 +117,7 @@ impl Diffusion {
         let (times, h) = times(self.steps, self.span)?;
         check::rows("start", start.view())?;
         check::dimension("start", start.view(), "the fields", fields.dim())?;
-        let mut noise = Noise::new(stream, start.nrows(), start.ncols());
+        let noise = Noise::new(stream);
         let mut x = start;
         let mut kept = Kept::new(keep, &times, x.view());
         for step in 0..self.steps {

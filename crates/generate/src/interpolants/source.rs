@@ -6,10 +6,11 @@ use super::{
     view,
 };
 use crate::exact::Mixture;
-use crate::network::{Digits8, DigitsData, Expected, Network};
+use crate::network::{Digits8, DigitsData, Expected, Network, open};
 use clap::ValueEnum;
 use ndarray::{Array2, Axis};
-use offprint_core::{Error, Result, Run};
+use offprint_core::random::Stream;
+use offprint_core::{Error, Picture, Result, Run};
 use offprint_nn::models::Activation;
 use std::time::Instant;
 
@@ -43,6 +44,8 @@ pub(super) struct Setup {
     pub is_line_example: bool,
     /// The times that processes run between.
     pub span: (f64, f64),
+    /// How a point is a picture, where that is known.
+    pub picture: Option<Picture>,
 }
 
 /// What is bridged.
@@ -55,14 +58,16 @@ enum Given {
 
 impl Setup {
     pub(super) fn new(params: &InterpolantsParams, run: &mut Run) -> Result<Self> {
-        let given = Given::read(params, run)?;
+        let (given, picture) = Given::read(params, run)?;
         let is_line_example = params.model.is_none()
             && params.example == Example::Line
             && params.mixture1.is_none()
             && params.x1.is_builtin();
         let trained = match &params.model {
-            Some(file) if LearnedFields::is_in(file)? => Some(Model::Learned(LearnedFields::load(file)?)),
-            Some(file) => Some(shared(params, Network::load(file, &Expected::default())?)?),
+            Some(file) if !is_onnx(file) && LearnedFields::is_in(file)? => {
+                Some(Model::Learned(LearnedFields::load(file)?))
+            }
+            Some(file) => Some(shared(params, open(file, params.onnx.as_ref(), &Expected::default())?)?),
             None if matches!(given, Given::Digits8) => Some(shared(params, Digits8::shipped()?.network)?),
             None => None,
         };
@@ -89,7 +94,11 @@ impl Setup {
             Model::Learned(learned) => learned.shape().second.is_some(),
         };
         let span = span(&model)?;
-        Ok(Self { model, pairs, start_law, has_score, is_line_example, span })
+        let picture = picture.or(match &model {
+            Model::Shared(shared) => shared.picture(),
+            _ => None,
+        });
+        Ok(Self { model, pairs, start_law, has_score, is_line_example, span, picture })
     }
 }
 
@@ -104,43 +113,54 @@ fn span(model: &Model) -> Result<(f64, f64)> {
 }
 
 impl Given {
-    fn read(params: &InterpolantsParams, run: &Run) -> Result<Self> {
+    /// What is given, and how its points are pictures.
+    fn read(params: &InterpolantsParams, run: &Run) -> Result<(Self, Option<Picture>)> {
         if let Some(file) = &params.mixture1 {
             let end = Mixture::read(file)?;
             let start = match &params.mixture0 {
                 Some(file) => Mixture::read(file)?,
                 None => examples::standard_normal(end.means().ncols())?,
             };
-            return Ok(Self::Laws(Box::new([start, end])));
+            return Ok((Self::Laws(Box::new([start, end])), None));
         }
         let stream = run.stream("built-in samples");
         match (params.x0.is_builtin(), params.x1.is_builtin()) {
-            (false, false) => Ok(Self::Tables(params.x0.matrix()?, params.x1.matrix()?)),
-            (true, false) => Ok(Self::FromNoise(params.x1.matrix()?)),
+            (false, false) => {
+                let (starts, ends) = (params.x0.points()?, params.x1.points()?);
+                Ok((Self::Tables(starts.values, ends.values), ends.picture))
+            }
+            (true, false) => {
+                let ends = params.x1.points()?;
+                Ok((Self::FromNoise(ends.values), ends.picture))
+            }
             (false, true) => Err(Error::parameter("x1", "nothing", "given with x0: the samples to compare with")),
-            (true, true) => Ok(match params.example {
-                Example::Line => {
-                    let (start, end) = examples::line()?;
-                    Self::Laws(Box::new([start, end]))
-                }
-                Example::Plane => {
-                    let (start, end) = examples::plane(stream)?;
-                    Self::Laws(Box::new([start, end]))
-                }
-                Example::Checkerboard => Self::FromNoise(examples::checkerboard(20_000, stream)),
-                Example::Digits8 => Self::Digits8,
-                Example::Digits => {
-                    let (images, labels) = offprint_data::digits();
-                    // Ink from −1 to 1.
-                    let points = images / 8.0 - 1.0;
-                    let of = |digit: u8| {
-                        let rows: Vec<usize> = (0..labels.len()).filter(|&i| labels[i] == digit).collect();
-                        points.select(Axis(0), &rows)
-                    };
-                    Self::Tables(of(3), of(8))
-                }
-            }),
+            (true, true) => Self::example(params.example, stream).map(|given| (given, None)),
         }
+    }
+
+    fn example(example: Example, stream: Stream) -> Result<Self> {
+        Ok(match example {
+            Example::Line => {
+                let (start, end) = examples::line()?;
+                Self::Laws(Box::new([start, end]))
+            }
+            Example::Plane => {
+                let (start, end) = examples::plane(stream)?;
+                Self::Laws(Box::new([start, end]))
+            }
+            Example::Checkerboard => Self::FromNoise(examples::checkerboard(20_000, stream)),
+            Example::Digits8 => Self::Digits8,
+            Example::Digits => {
+                let (images, labels) = offprint_data::digits();
+                // Ink from −1 to 1.
+                let points = images / 8.0 - 1.0;
+                let of = |digit: u8| {
+                    let rows: Vec<usize> = (0..labels.len()).filter(|&i| labels[i] == digit).collect();
+                    points.select(Axis(0), &rows)
+                };
+                Self::Tables(of(3), of(8))
+            }
+        })
     }
 
     /// The path asked for, or the simplest that fits.
@@ -189,6 +209,10 @@ impl Given {
             }
         })
     }
+}
+
+fn is_onnx(file: &std::path::Path) -> bool {
+    file.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
 }
 
 /// A network of the field, along the one-sided path asked for.

@@ -1,9 +1,10 @@
 //! The figures of a run.
 
 use super::{ExactFields, Generated};
-use ndarray::{Array2, ArrayView2, Axis as Along};
-use offprint_core::figure::{Axis, HeatMap, ImageGrid, Layer, Palette, Plot};
-use offprint_core::{Figure, Result};
+use crate::pictures::Shown;
+use ndarray::{Array2, ArrayView2, Axis as Along, s};
+use offprint_core::figure::{Axis, HeatMap, Layer, Palette, Panel, Plot};
+use offprint_core::{Figure, Picture, Result};
 
 /// Points of a cloud that are drawn.
 const DRAWN: usize = 2500;
@@ -62,6 +63,98 @@ fn density(exact: &ExactFields, (low, high): (f64, f64)) -> Result<HeatMap> {
     })
 }
 
+/// Moments of a moving figure.
+const MOMENTS: usize = 41;
+
+/// The density moving from ρ₀ to ρ₁, and points of every process with it. Where the law has no closed form, or more than
+/// two dimensions, the points alone.
+pub(super) fn moving(
+    exact: Option<&ExactFields>,
+    runs: &[(String, &Generated)],
+    range: impl Fn(usize) -> (f64, f64),
+    d: usize,
+) -> Result<Figure> {
+    let exact = exact.filter(|_| d <= 2);
+    let moments = (0..MOMENTS).map(|i| i as f64 / (MOMENTS - 1) as f64);
+    let caption =
+        "The law moves from ρ₀ to ρ₁ by transport alone (ε = 0) or with noise (ε > 0). Points are single paths.";
+    let mut frames: Vec<(String, Panel)> = Vec::new();
+    let mut top = 0.0f64;
+    for t in moments {
+        let panel = match (exact, d) {
+            (Some(exact), 1) => {
+                let (low, high) = range(0);
+                let places =
+                    Array2::from_shape_fn((GRID.1, 1), |(i, _)| low + (high - low) * i as f64 / (GRID.1 - 1) as f64);
+                let Ok(log) = exact.log_density(places.view(), t) else { continue };
+                let density: Vec<f64> = log.iter().map(|log| log.exp()).collect();
+                top = density.iter().fold(top, |top, v| top.max(*v));
+                Plot::new(Axis::new("x").limits(low, high), Axis::new("density"))
+                    .curve("density ρ(t, x)", places.column(0).to_vec(), density)
+                    .into()
+            }
+            (Some(exact), _) => match plane_density(exact, (range(0), range(1)), t) {
+                Some(map) => map.into(),
+                None => continue,
+            },
+            (None, _) => {
+                let axis = |label: &str, (low, high): (f64, f64)| Axis::new(label).limits(low, high);
+                let up = if d == 1 { axis("process", (-1.0, runs.len() as f64)) } else { axis("x₂", range(1)) };
+                let plot = Plot::new(axis("x₁", range(0)), up);
+                if d == 1 { plot.into() } else { plot.equal_aspect().into() }
+            }
+        };
+        frames.push((format!("t = {t:.2}"), with_points(panel, runs, t)));
+    }
+    // One height for all moments, and room below the axis for the points of each process.
+    for (_, panel) in &mut frames {
+        if let (Panel::Plot(plot), true) = (panel, top > 0.0) {
+            plot.y = Axis::new("density").limits(-0.09 * top * (runs.len() as f64 + 0.5), 1.05 * top);
+            for (i, layer) in plot.layers.iter_mut().skip(1).enumerate() {
+                if let Layer::Points { y, .. } = layer {
+                    y.fill(-0.09 * top * (i + 1) as f64);
+                }
+            }
+        }
+    }
+    Ok(Figure::moving("From x₀ to x₁, moving", caption, frames))
+}
+
+/// The points of every process at time `t`, if the panel has axes to draw on.
+fn with_points(panel: Panel, runs: &[(String, &Generated)], t: f64) -> Panel {
+    let Panel::Plot(mut plot) = panel else { return panel };
+    for (i, (name, run)) in runs.iter().enumerate() {
+        let nearest = run.times.iter().enumerate().min_by(|a, b| (a.1 - t).abs().total_cmp(&(b.1 - t).abs()));
+        let Some((time, _)) = nearest else { continue };
+        let at = run.paths.index_axis(Along(1), time);
+        let x = at.column(0).to_vec();
+        let y = if at.ncols() > 1 { at.column(1).to_vec() } else { vec![i as f64; x.len()] };
+        plot = plot.points(name.as_str(), x, y, if at.ncols() > 1 { 2.0 } else { 2.4 });
+    }
+    plot.into()
+}
+
+/// ρ(t, x₁, x₂) by colour, in units of its largest value at that time; `None` where the path has no law.
+fn plane_density(exact: &ExactFields, (across, up): ((f64, f64), (f64, f64)), t: f64) -> Option<HeatMap> {
+    const SIDE: usize = 90;
+    let place = |(low, high): (f64, f64), i: usize| low + (high - low) * (i as f64 + 0.5) / SIDE as f64;
+    let places = Array2::from_shape_fn((SIDE * SIDE, 2), |(i, j)| {
+        if j == 0 { place(across, i % SIDE) } else { place(up, SIDE - 1 - i / SIDE) }
+    });
+    let log = exact.log_density(places.view(), t).ok()?;
+    let top = log.iter().fold(f64::NEG_INFINITY, |top, v| top.max(*v));
+    Some(HeatMap {
+        title: String::new(),
+        values: log.iter().map(|v| (v - top).exp()).collect(),
+        rows: SIDE,
+        columns: SIDE,
+        x: Axis::new("x₁").limits(across.0, across.1),
+        y: Axis::new("x₂").limits(up.0, up.1),
+        colour: Axis::new("density beside its largest value").limits(0.0, 1.0),
+        palette: Palette::Sequential,
+    })
+}
+
 /// In the plane of the first two coordinates: start, target, what was generated, and paths.
 pub(super) fn plane(start: ArrayView2<'_, f64>, target: ArrayView2<'_, f64>, runs: &[(String, &Generated)]) -> Figure {
     let caption =
@@ -97,30 +190,18 @@ pub(super) fn plane(start: ArrayView2<'_, f64>, target: ArrayView2<'_, f64>, run
     figure
 }
 
-/// Points as square grey images over time: one point a row.
-pub(super) fn images(run: &Generated, name: &str) -> Figure {
+/// Points as pictures over time: one point a row.
+pub(super) fn pictures(run: &Generated, name: &str, picture: Picture) -> Figure {
     const ROWS: usize = 8;
     const COLUMNS: usize = 9;
-    let side = run.x.ncols().isqrt();
     let frames = run.times.len();
     let chosen: Vec<usize> =
         (0..COLUMNS.min(frames)).map(|i| i * (frames - 1) / (COLUMNS.min(frames) - 1).max(1)).collect();
-    // One scale for all, so that images can be compared.
-    let (low, high) = run.x.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
-    let grey = |v: f64| (255.0 * ((v - low) / (high - low).max(f64::MIN_POSITIVE)).clamp(0.0, 1.0)) as u8;
-    let mut images = Vec::new();
-    for path in run.paths.axis_iter(Along(0)).take(ROWS) {
-        images.extend(chosen.iter().map(|&frame| path.row(frame).iter().map(|v| grey(*v)).collect::<Vec<u8>>()));
-    }
-    let grid = ImageGrid {
-        title: String::new(),
-        height: side,
-        width: side,
-        channels: 1,
-        per_row: chosen.len(),
-        images,
-        labels: Vec::new(),
-    };
+    let rows = run.paths.len_of(Along(0)).min(ROWS);
+    let some = run.paths.slice(s![..rows, .., ..]).select(Along(1), &chosen);
+    let points = some.into_shape_with_order((rows * chosen.len(), picture.len())).expect("as many numbers");
+    // One scale for all, so that pictures can be compared.
+    let grid = Shown::light(picture, &run.x).grid("", points.view(), chosen.len());
     Figure::new(format!("Points on their way, {name}"), "One point a row, time from left (x₀) to right (x₁).")
         .panel(grid)
 }

@@ -1,7 +1,8 @@
 //! Networks in files: safetensors, with the path, the shape and the target in the file's own words.
 
-use super::layers::NetConfig;
+use super::clock::Clock;
 use super::model::{Network, Target};
+use super::net::{Net, Shape};
 use crate::Path;
 use offprint_core::{Error, Result};
 use offprint_nn::Weights;
@@ -24,12 +25,21 @@ pub struct Expected {
 const SHAPE: &str = "offprint.network";
 const PATH: &str = "offprint.path";
 const TARGET: &str = "offprint.target";
+/// Absent in files of perceptrons, which have always been told ln(σ)/4.
+const CLOCK: &str = "offprint.clock";
 
 impl Network {
     /// Writes weights and words to a `.safetensors` file, whole or not at all.
+    ///
+    /// # Errors
+    /// A file that cannot be written; a model from elsewhere, whose weights stay in its own file.
     pub fn save(&self, file: &std::path::Path) -> Result<()> {
+        let Some(shape) = self.shape() else {
+            return Err(Error::parameter("model", "an ONNX model", "a network that was trained here, to be saved"));
+        };
         let words = BTreeMap::from([
-            (SHAPE.to_owned(), word(self.config())?),
+            (SHAPE.to_owned(), word(&shape)?),
+            (CLOCK.to_owned(), word(&self.clock())?),
             (PATH.to_owned(), word(self.path())?),
             (TARGET.to_owned(), word(&self.target())?),
         ]);
@@ -42,24 +52,38 @@ impl Network {
     /// A file without the words or with tensors of other shapes, and one that contradicts what is `expected`.
     pub fn load(file: &std::path::Path, expected: &Expected) -> Result<Self> {
         let checkpoint = Checkpoint::open(file)?;
-        let config: NetConfig = read(&checkpoint, SHAPE)?;
+        let shape: Shape = read(&checkpoint, SHAPE)?;
         let path: Path = read(&checkpoint, PATH)?;
         let target: Target = read(&checkpoint, TARGET)?;
-        path.check().map_err(|e| Error::input(checkpoint.origin(), e.to_string()))?;
-        let contradicts = |what: &str, has: String, wanted: String| {
-            Err(Error::input(checkpoint.origin(), format!("is a network of {what} {has}, but {wanted} is asked for")))
+        let clock: Clock = match checkpoint.word(CLOCK) {
+            Some(_) => read(&checkpoint, CLOCK)?,
+            None => shape.clock(),
         };
-        if let Some(dim) = expected.dim.filter(|&dim| dim != config.dim) {
-            return contradicts("dimension", config.dim.to_string(), dim.to_string());
+        path.check().map_err(|e| Error::input(checkpoint.origin(), e.to_string()))?;
+        let origin = checkpoint.origin();
+        let weights = Weights::loaded(checkpoint, candle_core::DType::F32)?;
+        let network = Self::assemble(Net::new(&shape, &weights)?, &weights, (path, target, clock))?;
+        expected.meets(&network, &origin)?;
+        Ok(network)
+    }
+}
+
+impl Expected {
+    /// Refuses a network from `origin` that is not as expected.
+    pub(super) fn meets(&self, network: &Network, origin: &str) -> Result<()> {
+        let contradicts = |what: &str, has: String, wanted: String| {
+            Err(Error::input(origin, format!("is a network of {what} {has}, but {wanted} is asked for")))
+        };
+        if let Some(dim) = self.dim.filter(|&dim| dim != network.dim()) {
+            return contradicts("dimension", network.dim().to_string(), dim.to_string());
         }
-        if let Some(wanted) = expected.path.as_ref().filter(|&wanted| *wanted != path) {
-            return contradicts("path", path.name(), wanted.name());
+        if let Some(wanted) = self.path.as_ref().filter(|&wanted| wanted != network.path()) {
+            return contradicts("path", network.path().name(), wanted.name());
         }
-        if expected.conditional && config.classes == 0 {
+        if self.conditional && network.classes() == 0 {
             return contradicts("classes", "0".into(), "a model with classes".into());
         }
-        let weights = Weights::loaded(checkpoint, candle_core::DType::F32)?;
-        Self::from_weights(&config, path, target, &weights)
+        Ok(())
     }
 }
 

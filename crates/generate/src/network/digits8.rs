@@ -81,7 +81,7 @@ impl Digits8 {
     /// The shipped model: what [`Self::train`] gives with seed 0 and 8000 steps.
     pub fn shipped() -> Result<Self> {
         let recipe = Self::recipe(Path::Gaussian(Schedule::Edm), Self::STEPS);
-        let network = Network::fresh(&recipe.config, recipe.path, recipe.target, 0)?;
+        let network = Network::fresh(&recipe.shape, recipe.path, recipe.target, 0)?;
         let values: Vec<f32> = WEIGHTS.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
         network.params().set_flat(&values)?;
         Ok(Self { network, data: DigitsData::new() })

@@ -1,9 +1,12 @@
 //! A network with all that turns its outputs into clean data: the path, what it was trained to give, its classes.
 
-use super::layers::{NetConfig, TimedMlp, tensor};
-use crate::{Denoiser, Kernel, Path, Prediction, check};
+use super::clock::Clock;
+use super::layers::tensor;
+use super::net::{Net, Shape};
+use crate::denoiser::central_differences;
+use crate::{Denoiser, Kernel, Path, Prediction, Schedule, check};
 use ndarray::{Array2, ArrayView2};
-use offprint_core::{Error, Result};
+use offprint_core::{Error, Picture, Result};
 use offprint_nn::{Params, Weights, computation};
 use serde::{Deserialize, Serialize};
 
@@ -51,10 +54,11 @@ pub enum Labels {
 /// A trained denoising network. Ask it through [`Self::unconditional`] or [`Self::conditioned`].
 #[derive(Debug, Clone)]
 pub struct Network {
-    pub(super) net: TimedMlp,
+    pub(super) net: Net,
     pub(super) params: Params,
     pub(super) path: Path,
     pub(super) target: Target,
+    pub(super) clock: Clock,
 }
 
 impl Network {
@@ -62,11 +66,14 @@ impl Network {
     ///
     /// # Errors
     /// A path that does not lead to noise; a target that has no meaning on it.
-    pub fn fresh(config: &NetConfig, path: Path, target: Target, seed: u64) -> Result<Self> {
-        Self::from_weights(config, path, target, &Weights::fresh(seed, candle_core::DType::F32)?)
+    pub fn fresh(shape: &Shape, path: Path, target: Target, seed: u64) -> Result<Self> {
+        let weights = Weights::fresh(seed, candle_core::DType::F32)?;
+        Self::assemble(Net::new(shape, &weights)?, &weights, (path, target, shape.clock()))
     }
 
-    pub(super) fn from_weights(config: &NetConfig, path: Path, target: Target, weights: &Weights) -> Result<Self> {
+    /// `net`, whose parameters were taken from `weights`, with the meaning of what goes in and comes out.
+    pub(super) fn assemble(net: Net, weights: &Weights, meaning: (Path, Target, Clock)) -> Result<Self> {
+        let (path, target, clock) = meaning;
         let kernel = path.kernel()?;
         match target {
             Target::Preconditioned { sigma_data } => check::positive("sigma_data", sigma_data)?,
@@ -75,14 +82,38 @@ impl Network {
             }
             Target::Plain(_) => {}
         }
-        let net = TimedMlp::new(config, weights)?;
         let params = weights.finish(&[])?;
-        Ok(Self { net, params, path, target })
+        Ok(Self { net, params, path, target, clock })
     }
 
-    /// Its shape.
-    pub fn config(&self) -> &NetConfig {
-        self.net.config()
+    /// Its shape, unless it was brought from elsewhere.
+    pub fn shape(&self) -> Option<Shape> {
+        self.net.shape()
+    }
+
+    /// Components d of a point.
+    pub fn dim(&self) -> usize {
+        self.net.dim()
+    }
+
+    /// Classes; 0 without any.
+    pub fn classes(&self) -> usize {
+        self.net.classes()
+    }
+
+    /// The picture that a point is, if the network knows it to be one.
+    pub fn picture(&self) -> Option<Picture> {
+        self.net.picture()
+    }
+
+    /// The highest noise level that its path reaches.
+    pub fn highest(&self) -> f64 {
+        self.path.schedule().map_or(f64::INFINITY, Schedule::highest)
+    }
+
+    /// How it is told the noise level.
+    pub fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// The path it was trained on.
@@ -95,7 +126,8 @@ impl Network {
         self.target
     }
 
-    /// Its parameters, by reference: setting them changes the network.
+    /// Its parameters, by reference: setting them changes the network. Those of an ONNX model are fixed, and not among
+    /// them.
     pub fn params(&self) -> &Params {
         &self.params
     }
@@ -110,7 +142,7 @@ impl Network {
     /// # Errors
     /// A class that the network does not have, or any if it has none.
     pub fn conditioned(&self, labels: Labels) -> Result<Conditioned<'_>> {
-        let classes = self.config().classes;
+        let classes = self.classes();
         let given: &[usize] = match &labels {
             Labels::None => &[],
             Labels::All(class) => std::slice::from_ref(class),
@@ -138,6 +170,8 @@ struct Scaling {
     skip: f64,
     out: f64,
     input: f64,
+    /// What the network is told of the level.
+    code: f64,
 }
 
 impl Conditioned<'_> {
@@ -150,26 +184,31 @@ impl Conditioned<'_> {
     }
 
     fn scaling(&self, tau: f64) -> Result<Scaling> {
-        match self.network.target {
+        check::positive("tau", tau)?;
+        let network = self.network;
+        let schedule = network.path.schedule()?;
+        match network.target {
+            // Known at every level, also at those that a schedule does not reach.
             Target::Preconditioned { sigma_data } => {
-                check::positive("tau", tau)?;
+                let t = if network.clock.needs_time() { schedule.time(tau)? } else { f64::NAN };
                 let (skip, out, input) = Target::preconditioning(sigma_data, tau);
-                Ok(Scaling { skip, out, input })
+                Ok(Scaling { skip, out, input, code: network.clock.read(schedule, t, tau) })
             }
             Target::Plain(kind) => {
-                let schedule = self.network.path.schedule()?;
-                let at = schedule.at(schedule.time(tau)?)?;
+                let t = schedule.time(tau)?;
+                let at = schedule.at(t)?;
                 let (out, skip) = kind.to_denoised(at);
+                let (out, code) = (out * network.clock.sign(kind), network.clock.read(schedule, t, tau));
                 // The prediction is for x = α y.
-                Ok(Scaling { skip: skip * at.alpha, out, input: at.alpha })
+                Ok(Scaling { skip: skip * at.alpha, out, input: at.alpha, code })
             }
         }
     }
 
-    fn inputs(&self, y: ArrayView2<'_, f64>, tau: f64, scaling: &Scaling) -> Result<candle_core::Tensor> {
+    fn inputs(&self, y: ArrayView2<'_, f64>, scaling: &Scaling) -> Result<candle_core::Tensor> {
         let net = &self.network.net;
         let (n, d) = y.dim();
-        check::dimension("points", y, "the network", net.config().dim)?;
+        check::dimension("points", y, "the network", net.dim())?;
         if let Labels::Each(labels) = &self.labels
             && labels.len() != n
         {
@@ -177,11 +216,10 @@ impl Conditioned<'_> {
         }
         let width = d + net.side();
         let mut inputs = vec![0.0f32; n * width];
-        let code = 0.25 * tau.ln();
         for (i, (row, y)) in inputs.chunks_exact_mut(width).zip(y.outer_iter()).enumerate() {
             let (point, side) = row.split_at_mut(d);
             point.iter_mut().zip(y).for_each(|(p, y)| *p = (scaling.input * y) as f32);
-            net.fill_side(code, self.label(i), side);
+            net.fill_side(scaling.code, self.label(i), side);
         }
         tensor(inputs, n)
     }
@@ -189,7 +227,7 @@ impl Conditioned<'_> {
 
 impl Denoiser for Conditioned<'_> {
     fn dim(&self) -> usize {
-        self.network.config().dim
+        self.network.dim()
     }
 
     fn kernel(&self) -> Kernel {
@@ -198,18 +236,21 @@ impl Denoiser for Conditioned<'_> {
 
     fn denoise(&self, y: ArrayView2<'_, f64>, tau: f64) -> Result<Array2<f64>> {
         let scaling = self.scaling(tau)?;
-        let inputs = self.inputs(y, tau, &scaling)?;
-        let out = self.network.net.forward(&inputs).map_err(computation)?;
+        let inputs = self.inputs(y, &scaling)?;
+        let out = self.network.net.forward(&inputs)?;
         combine(&out, y, scaling.out, scaling.skip)
     }
 
     fn jacobian_product(&self, y: ArrayView2<'_, f64>, tau: f64, v: ArrayView2<'_, f64>) -> Result<Array2<f64>> {
         check::dimension("directions", v, "the network", self.dim())?;
         let scaling = self.scaling(tau)?;
-        let inputs = self.inputs(y, tau, &scaling)?;
+        let inputs = self.inputs(y, &scaling)?;
         let tangent = tensor(v.iter().map(|v| (scaling.input * v) as f32).collect(), v.nrows())?;
-        let out = self.network.net.forward_tangent(&inputs, &tangent).map_err(computation)?;
-        combine(&out, v, scaling.out, scaling.skip)
+        match self.network.net.forward_tangent(&inputs, &tangent)? {
+            Some(out) => combine(&out, v, scaling.out, scaling.skip),
+            // The cube root of single precision, in which the network computes.
+            None => central_differences(self, y, tau, v, 5e-3),
+        }
     }
 }
 

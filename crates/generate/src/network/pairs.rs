@@ -52,9 +52,8 @@ impl<'a> Pairs<'a> {
         (levels, dropout): (Levels, f64),
         stream: Stream,
     ) -> Result<Self> {
-        let config = network.config();
         crate::check::rows("data", data)?;
-        crate::check::dimension("data", data, "the network", config.dim)?;
+        crate::check::dimension("data", data, "the network", network.dim())?;
         match labels {
             Some(labels) if labels.len() != data.nrows() => {
                 return Err(Error::input(
@@ -63,16 +62,19 @@ impl<'a> Pairs<'a> {
                 ));
             }
             Some(labels) => {
-                if let Some(label) = labels.iter().find(|&&label| usize::from(label) >= config.classes) {
+                if let Some(label) = labels.iter().find(|&&label| usize::from(label) >= network.classes()) {
                     return Err(Error::parameter(
                         "class",
                         label,
-                        format!("below {}, the network's classes", config.classes),
+                        format!("below {}, the network's classes", network.classes()),
                     ));
                 }
             }
-            None if config.classes > 0 => {
-                return Err(Error::input("labels", format!("are missing: the network has {} classes", config.classes)));
+            None if network.classes() > 0 => {
+                return Err(Error::input(
+                    "labels",
+                    format!("are missing: the network has {} classes", network.classes()),
+                ));
             }
             None => {}
         }
@@ -124,7 +126,7 @@ impl<'a> Pairs<'a> {
     /// Inputs (batch, dim + side) and what the network should give for them (batch, dim), of step number `step`.
     pub fn batch(&self, step: u64, batch: usize) -> Result<Batch> {
         let net = &self.network.net;
-        let d = net.config().dim;
+        let d = net.dim();
         let width = d + net.side();
         let (mut inputs, mut targets) = (vec![0.0f32; batch * width], vec![0.0f32; batch * d]);
         inputs
@@ -164,7 +166,7 @@ impl<'a> Pairs<'a> {
             }
         };
         let (point, side) = input.split_at_mut(target.len());
-        net.fill_side(0.25 * tau.ln(), label.filter(|_| !hidden), side);
+        net.fill_side(self.network.clock.read(schedule, t, tau), label.filter(|_| !hidden), side);
         let mut clean = self.data.row(row).to_vec();
         let y: Vec<f64> = clean
             .iter()
@@ -185,13 +187,14 @@ impl<'a> Pairs<'a> {
                 }
                 Target::Plain(kind) => {
                     let eps = (y - x0) / tau;
-                    let wanted = match kind {
-                        Prediction::X0 => x0,
-                        Prediction::Eps => eps,
-                        Prediction::Score => -eps / at.sigma,
-                        Prediction::V => at.alpha * eps - at.sigma * x0,
-                        Prediction::Velocity => at.alpha_rate * x0 + at.sigma_rate * eps,
-                    };
+                    let wanted = self.network.clock.sign(kind)
+                        * match kind {
+                            Prediction::X0 => x0,
+                            Prediction::Eps => eps,
+                            Prediction::Score => -eps / at.sigma,
+                            Prediction::V => at.alpha * eps - at.sigma * x0,
+                            Prediction::Velocity => at.alpha_rate * x0 + at.sigma_rate * eps,
+                        };
                     (at.alpha * y, wanted)
                 }
             };

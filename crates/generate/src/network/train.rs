@@ -2,6 +2,7 @@
 
 use super::layers::NetConfig;
 use super::model::{Network, Target};
+use super::net::Shape;
 use super::pairs::{Levels, Pairs};
 use crate::Path;
 use ndarray::ArrayView2;
@@ -15,7 +16,7 @@ use offprint_nn::train::{Plan, Schedule, train};
 #[derive(Debug, Clone)]
 pub struct Recipe {
     /// The network's shape.
-    pub config: NetConfig,
+    pub shape: Shape,
     /// The path of the noise.
     pub path: Path,
     /// What the network gives.
@@ -40,7 +41,7 @@ impl Recipe {
     /// cosine, batches of 256, running mean 0.999, one label in ten hidden.
     pub fn edm(dim: usize, classes: usize, path: Path, steps: u64) -> Self {
         Self {
-            config: NetConfig { dim, classes, width: 256, depth: 3, frequencies: 16 },
+            shape: NetConfig { dim, classes, width: 256, depth: 3, frequencies: 16 }.into(),
             path,
             target: Target::Preconditioned { sigma_data: 0.5 },
             levels: Levels::LogNormal { mean: -1.2, deviation: 1.2 },
@@ -68,7 +69,7 @@ pub fn fit(
     if recipe.batch == 0 {
         return Err(Error::parameter("batch", recipe.batch, "at least 1"));
     }
-    let network = Network::fresh(&recipe.config, recipe.path.clone(), recipe.target, seed)?;
+    let network = Network::fresh(&recipe.shape, recipe.path.clone(), recipe.target, seed)?;
     let stream = Streams::new(seed).stream("training pairs");
     let pairs = Pairs::new(&network, data, labels, (recipe.levels, recipe.dropout), stream)?
         .with_reference(recipe.reference)?;
@@ -76,8 +77,8 @@ pub fn fit(
     let mut adam = Adam::new(network.params.vars(), settings).map_err(computation)?;
     let history = train(&network.params, &mut adam, &recipe.plan, progress, |step| {
         let batch = pairs.batch(step, recipe.batch)?;
-        let loss = network.net.forward(&batch.inputs).and_then(|o| (o - &batch.targets)?.sqr()?.mean_all());
-        loss.map_err(computation)
+        let outputs = network.net.forward(&batch.inputs)?;
+        (outputs - &batch.targets).and_then(|gap| gap.sqr()?.mean_all()).map_err(computation)
     })?;
     if let Some(mut ema) = history.ema {
         ema.swap(&network.params)?;

@@ -45,6 +45,12 @@ impl Scaled {
         Ok(Self { points: data, centre, unit: 1.0 })
     }
 
+    /// The same units, with the points `rows` alone.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
+        Self { points: self.points.select(Axis(0), rows), centre: self.centre.clone(), unit: self.unit }
+    }
+
     /// Points (m, N) in the units of the data that came in.
     pub fn restore(&self, points: ArrayView2<'_, f64>) -> Array2<f64> {
         &points * self.unit + &self.centre

@@ -16,15 +16,15 @@ pub struct Perturbed {
 }
 
 impl Perturbed {
-    /// For `n` points in `d` dimensions. Step i takes the noise of number i of `stream`.
+    /// Errors of size `alpha`. Step i takes the noise of number i of `stream`.
     ///
     /// # Errors
     /// α negative or not finite.
-    pub fn new(alpha: f64, n: usize, d: usize, stream: Stream) -> Result<Self> {
+    pub fn new(alpha: f64, stream: Stream) -> Result<Self> {
         if !(alpha >= 0.0 && alpha.is_finite()) {
             return Err(Error::parameter("alpha", alpha, "zero or a positive number"));
         }
-        Ok(Self { alpha, noise: Noise::new(stream, n, d) })
+        Ok(Self { alpha, noise: Noise::new(stream) })
     }
 }
 

@@ -29,7 +29,7 @@ impl Protocol<'_> {
     pub fn sample(&self, model: &dyn Denoiser, hook: &mut dyn Hook, progress: &Progress) -> Result<Sampled> {
         let (n, d) = (self.count, model.dim());
         let start = self.grid.start(n, d, model.kernel(), self.streams.stream("prior"));
-        let mut errors = Perturbed::new(self.alpha, n, d, self.streams.stream("errors"))?;
+        let mut errors = Perturbed::new(self.alpha, self.streams.stream("errors"))?;
         let mut hooks = Chain(&mut errors, hook);
         self.sampler.run_with(model, start, self.grid, self.streams.stream("sampler"), &mut hooks, progress)
     }

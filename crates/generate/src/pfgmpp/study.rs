@@ -58,8 +58,8 @@ fn posterior_mean(run: &mut Run) -> Result<()> {
     for d in freedoms {
         let exact = ExactEmpirical::new(data.clone(), added(d).kernel())?;
         cells.push(gap_of_cells(&exact, draws, run.stream("cells"))?);
-        let mut recipe = Recipe::edm(2, 0, added(d).path(), steps);
-        recipe.config = NetConfig { width: 64, depth: 2, ..recipe.config };
+        let shape = NetConfig { dim: 2, classes: 0, width: 64, depth: 2, frequencies: 16 }.into();
+        let recipe = Recipe { shape, ..Recipe::edm(2, 0, added(d).path(), steps) };
         let (network, _) = fit(&recipe, data.view(), None, run.seed(), &run.progress())?;
         networks.push(gap_of_network(&network, &exact, points, run.stream("held out"))?);
     }
@@ -406,7 +406,7 @@ fn toy_mmd(trial: Trial, (dim, epochs, samples): (usize, u64, usize), stream: St
     let steps = epochs * 2000u64.div_ceil(batch as u64);
     let shift = trial.factor.ln();
     let recipe = Recipe {
-        config: NetConfig { dim, classes: 0, width: 32, depth: 2, frequencies: 16 },
+        shape: NetConfig { dim, classes: 0, width: 32, depth: 2, frequencies: 16 }.into(),
         levels: Levels::LogNormal { mean: -1.2 + shift, deviation: 1.2 },
         batch,
         // Gradients are cut for every D: at D = 1 single points lie arbitrarily far out.

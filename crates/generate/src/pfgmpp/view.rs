@@ -3,10 +3,11 @@
 use super::run::{PfgmppParams, Row};
 use super::{Augmentation, Scaled};
 use crate::exact::ExactEmpirical;
+use crate::pictures::Shown;
 use crate::sample::{Heun, Stepwise};
 use crate::{Grid, Sampler, Schedule};
-use ndarray::{Array1, Array2, ArrayView2, Axis as Along, array};
-use offprint_core::figure::{Axis, ImageGrid, Layer, Plot};
+use ndarray::{Array1, Array2, ArrayView2, Axis as Along, array, s};
+use offprint_core::figure::{Axis, Layer, Plot};
 use offprint_core::random::Streams;
 use offprint_core::{Figure, Progress, Result};
 use offprint_math::linalg;
@@ -15,6 +16,8 @@ use offprint_math::linalg;
 const PICTURES: usize = 24;
 /// Points of each D and α.
 const POINTS: usize = 1500;
+/// Points of each D that move.
+pub(super) const MOVING: usize = 600;
 
 fn name(added: Augmentation) -> String {
     if added.is_diffusion() { "D = ∞ (diffusion)".into() } else { format!("D = {added}") }
@@ -50,7 +53,7 @@ pub(super) fn robustness(params: &PfgmppParams, rows: &[Row]) -> Figure {
 }
 
 /// Samples without and with the largest errors, as pictures or as points.
-pub(super) fn samples(params: &PfgmppParams, rows: &[Row], data: &Scaled, width: usize) -> Result<Figure> {
+pub(super) fn samples(params: &PfgmppParams, rows: &[Row], data: &Scaled, shown_as: Option<Shown>) -> Result<Figure> {
     let mut shown = vec![0];
     if params.alphas.len() > 1 {
         shown.push(params.alphas.len() - 1);
@@ -62,28 +65,16 @@ pub(super) fn samples(params: &PfgmppParams, rows: &[Row], data: &Scaled, width:
         for &i in &shown {
             let title = format!("{}, α = {}", name(row.added), params.alphas[i]);
             let points = row.samples[i].view();
-            figure = if width > 0 {
-                figure.panel(pictures(
-                    title,
-                    data.restore(points).view(),
-                    data.restore(data.points.view()).view(),
-                    width,
-                ))
-            } else {
-                figure.panel(plane.plot(title, data.points.view(), points))
+            figure = match shown_as {
+                Some(shown) => {
+                    let some = data.restore(points.slice(s![..points.nrows().min(PICTURES), ..]));
+                    figure.panel(shown.grid(title, some.view(), PICTURES / 2))
+                }
+                None => figure.panel(plane.plot(title, data.points.view(), points)),
             };
         }
     }
     Ok(figure)
-}
-
-/// Grey pictures; black and white are the data's extremes.
-fn pictures(title: String, points: ArrayView2<'_, f64>, data: ArrayView2<'_, f64>, width: usize) -> ImageGrid {
-    let (low, high) = data.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
-    let grey = |v: f64| (255.0 * (1.0 - (v - low) / (high - low).max(f64::MIN_POSITIVE))).clamp(0.0, 255.0) as u8;
-    let images = points.outer_iter().take(PICTURES).map(|row| row.iter().map(|&v| grey(v)).collect()).collect();
-    let height = points.ncols() / width;
-    ImageGrid { title, height, width, channels: 1, per_row: PICTURES / 2, images, labels: Vec::new() }
 }
 
 /// Where points of any dimension are drawn: their coordinates, or the two directions in which the data vary most.
@@ -119,6 +110,29 @@ impl Plane {
             .layer(Layer::Points { name: "data".into(), x, y, radius: 1.2 })
             .layer(Layer::Points { name: "samples".into(), x: u, y: v, radius: 1.8 })
     }
+}
+
+/// Points on their way from noise to data, for the smallest and the largest D, in units of √(σ² + σ_data²) so that noise
+/// and data fill the same frame.
+pub(super) fn moving(rows: &[Row], data: &Scaled) -> Result<Figure> {
+    const HALF: f64 = 4.0;
+    let plane = Plane::of(data.points.view())?;
+    let ends = if rows.len() > 1 { vec![&rows[rows.len() - 1], &rows[0]] } else { vec![&rows[0]] };
+    let deviation = data.points.std(0.0);
+    let frames = (0..rows[0].way.len()).map(|k| {
+        let level = rows[0].way[k].0;
+        let unit = level.hypot(deviation);
+        let axis = |label: &str| Axis::new(format!("{label} / √(σ² + σ_data²)")).limits(-HALF, HALF);
+        let mut plot = Plot::new(axis(plane.labels[0]), axis(plane.labels[1])).equal_aspect();
+        for row in &ends {
+            let placed = row.way[k].1.dot(&plane.axes) / unit;
+            plot = plot.points(name(row.added), placed.column(0).to_vec(), placed.column(1).to_vec(), 1.6);
+        }
+        (format!("σ = {level:.3}"), plot.into())
+    });
+    let caption = "From noise (left) to data (right). The tails of a small D reach beyond the frame at first; both laws end in the \
+                   same data.";
+    Ok(Figure::moving("Samples on their way, moving", caption, frames))
 }
 
 /// Field lines of three charges on a line, for Poisson flow, for a D between, and for diffusion.

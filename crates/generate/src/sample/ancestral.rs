@@ -35,7 +35,7 @@ impl Step for Ancestral {
         y: &mut Array2<f64>,
         from: Node,
         to: Node,
-        (step, noise): (usize, &mut Noise),
+        (step, noise): (usize, &Noise),
     ) -> Result<u64> {
         let denoised = model.denoise(y.view(), from.tau)?;
         let ratio = to.tau / from.tau;
@@ -68,7 +68,7 @@ impl Step for SdeDpm {
         y: &mut Array2<f64>,
         from: Node,
         to: Node,
-        (step, noise): (usize, &mut Noise),
+        (step, noise): (usize, &Noise),
     ) -> Result<u64> {
         let denoised = model.denoise(y.view(), from.tau)?;
         // e^−h = τ'/τ.

@@ -45,14 +45,7 @@ impl Step for DpmPlusPlus2S {
         "dpm++2s".into()
     }
 
-    fn step(
-        &self,
-        model: &dyn Denoiser,
-        y: &mut Array2<f64>,
-        from: Node,
-        to: Node,
-        _: (usize, &mut Noise),
-    ) -> Result<u64> {
+    fn step(&self, model: &dyn Denoiser, y: &mut Array2<f64>, from: Node, to: Node, _: (usize, &Noise)) -> Result<u64> {
         let denoised = model.denoise(y.view(), from.tau)?;
         if to.tau == 0.0 {
             *y = denoised;

@@ -24,7 +24,7 @@ impl Step for EulerMaruyama {
         y: &mut Array2<f64>,
         from: Node,
         to: Node,
-        (step, noise): (usize, &mut Noise),
+        (step, noise): (usize, &Noise),
     ) -> Result<u64> {
         let denoised = model.denoise(y.view(), from.tau)?;
         if to.tau == 0.0 {

@@ -14,14 +14,7 @@ impl Step for Euler {
         "euler".into()
     }
 
-    fn step(
-        &self,
-        model: &dyn Denoiser,
-        y: &mut Array2<f64>,
-        from: Node,
-        to: Node,
-        _: (usize, &mut Noise),
-    ) -> Result<u64> {
+    fn step(&self, model: &dyn Denoiser, y: &mut Array2<f64>, from: Node, to: Node, _: (usize, &Noise)) -> Result<u64> {
         let denoised = model.denoise(y.view(), from.tau)?;
         euler(y, &denoised, from.tau, to.tau);
         Ok(1)
@@ -100,7 +93,7 @@ impl Step for Heun {
         y: &mut Array2<f64>,
         from: Node,
         to: Node,
-        (step, noise): (usize, &mut Noise),
+        (step, noise): (usize, &Noise),
     ) -> Result<u64> {
         let mut tau = from.tau;
         if let Some(churn) = self.churn.filter(|c| (c.lowest..=c.highest).contains(&tau)) {

@@ -8,6 +8,7 @@ mod ancestral;
 mod ddim;
 mod deis;
 mod dpm;
+mod dpm_v3;
 mod euler_maruyama;
 mod heun;
 mod hook;
@@ -21,6 +22,7 @@ pub use ancestral::{Ancestral, SdeDpm};
 pub use ddim::Ddim;
 pub use deis::{Basis, Deis};
 pub use dpm::{DpmPlusPlus2M, DpmPlusPlus2S};
+pub use dpm_v3::{Derivatives, DpmV3, Statistics, UnlearnedDpmV3};
 pub use euler_maruyama::EulerMaruyama;
 pub use heun::{Churn, Euler, Heun};
 pub use hook::{Chain, Hook};
@@ -54,6 +56,14 @@ impl Sampled {
     }
 }
 
+/// A sampler that knows its model, and what that took.
+pub struct Learned {
+    /// The sampler.
+    pub sampler: Box<dyn Sampler>,
+    /// Calls of the model, each for all points that were learned from.
+    pub evaluations: u64,
+}
+
 /// A way from noise to data that works with every [`Denoiser`].
 pub trait Sampler: Sync {
     /// The name, as [`named`] knows it.
@@ -62,6 +72,20 @@ pub trait Sampler: Sync {
     /// Whether it adds noise, so that the model's must be Gaussian.
     fn is_stochastic(&self) -> bool {
         false
+    }
+
+    /// For a sampler that needs statistics of its model: the same sampler with those of `model` over the noise levels of
+    /// `grid`, taken once, from `points` points, for runs over any part of these levels. `None` if there is nothing to
+    /// learn. A run that nobody has learned for does so itself, at its own cost.
+    fn learn(
+        &self,
+        _model: &dyn Denoiser,
+        _points: usize,
+        _grid: &Grid,
+        _stream: Stream,
+        _progress: &Progress,
+    ) -> Result<Option<Learned>> {
+        Ok(None)
     }
 
     /// Takes the points `start` (n, d), at the grid's first level, to its last. What is random comes from `stream`,

@@ -2,13 +2,13 @@
 
 use super::{
     Ancestral, Basis, Bh, Churn, Ddim, Deis, DpmPlusPlus2M, DpmPlusPlus2S, Euler, EulerMaruyama, Heun, Multistep,
-    Sampler, SdeDpm, Stepwise, UniPc,
+    Sampler, SdeDpm, Stepwise, UniPc, UnlearnedDpmV3,
 };
 use crate::Schedule;
 use offprint_core::{Error, Result};
 
 /// The samplers that [`named`] knows: deterministic ones first.
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 22] = [
     "euler",
     "heun",
     "ddim",
@@ -25,6 +25,8 @@ pub const NAMES: [&str; 20] = [
     "unipc-2-bh1",
     "unipc-2-bh2",
     "unipc-3-bh1",
+    "dpm-v3-2",
+    "dpm-v3-3",
     "ancestral",
     "edm-churn",
     "sde-dpm",
@@ -35,6 +37,7 @@ pub const NAMES: [&str; 20] = [
 ///
 /// `unipc-P-bhB` and `deis-tabP`, `deis-rhoabP` take any order P that their method has. `edm-churn` has EDM's published
 /// numbers for ImageNet: S = 40 between levels 0.05 and 50, scale 1.003. Multistep ones keep full order to the end.
+/// `dpm-v3-P` takes statistics of the model before its run, or once for several by [`Sampler::learn`].
 pub fn named(name: &str, steps: usize, schedule: &Schedule) -> Result<Box<dyn Sampler>> {
     let order = |digits: &str| digits.parse::<usize>().map_err(|_| unknown(name));
     Ok(match name {
@@ -51,7 +54,9 @@ pub fn named(name: &str, steps: usize, schedule: &Schedule) -> Result<Box<dyn Sa
             Box::new(Stepwise(Heun::with_churn(churn, steps)?))
         }
         _ => {
-            if let Some(digits) = name.strip_prefix("deis-tab") {
+            if let Some(digits) = name.strip_prefix("dpm-v3-") {
+                Box::new(UnlearnedDpmV3::new(order(digits)?)?)
+            } else if let Some(digits) = name.strip_prefix("deis-tab") {
                 Box::new(Multistep::new(Deis::new(order(digits)?, Basis::Time(schedule.clone()))?))
             } else if let Some(digits) = name.strip_prefix("deis-rhoab") {
                 Box::new(Multistep::new(Deis::new(order(digits)?, Basis::Level)?))

@@ -29,7 +29,7 @@ pub trait Step: Sync {
         y: &mut Array2<f64>,
         from: Node,
         to: Node,
-        noise: (usize, &mut Noise),
+        noise: (usize, &Noise),
     ) -> Result<u64>;
 }
 
@@ -60,12 +60,12 @@ impl<S: Step> Sampler for Stepwise<S> {
     ) -> Result<Sampled> {
         check_start(self, model, &start)?;
         self.0.check(grid)?;
-        let mut noise = Noise::new(stream, start.nrows(), start.ncols());
+        let noise = Noise::new(stream);
         let (mut y, mut evaluations) = (start, 0);
         for (step, places) in grid.nodes().windows(2).enumerate() {
             let (from, to) = (places[0], places[1]);
             hook.before(step, from, &mut y)?;
-            evaluations += self.0.step(model, &mut y, from, to, (step, &mut noise))?;
+            evaluations += self.0.step(model, &mut y, from, to, (step, &noise))?;
             check_state(&self.0.name(), step, &y)?;
             hook.after(step, to, &mut y)?;
             progress.check()?;

@@ -13,7 +13,7 @@ pub fn learned_variance_step(
     denoised: ArrayView2<'_, f64>,
     share: ArrayView2<'_, f64>,
     (from, to): (Node, Node),
-    (step, noise): (usize, &mut Noise),
+    (step, noise): (usize, &Noise),
 ) -> Result<Array2<f64>> {
     if denoised.dim() != y.dim() || share.dim() != y.dim() {
         let problem = format!("has shape {:?} for points of shape {:?}", share.shape(), y.shape());

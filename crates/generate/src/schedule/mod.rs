@@ -59,6 +59,12 @@ impl Schedule {
         Ok(Self::VpDiscrete(Table::from_alphas_cumprod(alphas_cumprod)?))
     }
 
+    /// The table of DDPM: 1000 rates that grow linearly, from 0.0001 to 0.02.
+    pub fn ddpm() -> Self {
+        let betas: Vec<f64> = (0..1000).map(|i| 1e-4 + (0.02 - 1e-4) * f64::from(i) / 999.0).collect();
+        Self::from_betas(&betas).expect("rates between 0 and 1")
+    }
+
     /// The table of latent diffusion: 1000 rates whose roots grow linearly, from 0.00085 to 0.012.
     pub fn scaled_linear() -> Self {
         let (first, last) = (0.000_85f64.sqrt(), 0.012f64.sqrt());
@@ -99,6 +105,22 @@ impl Schedule {
             Self::Edm => "edm",
             Self::Rectified => "rectified",
             Self::Trigonometric => "trigonometric",
+        }
+    }
+
+    /// N, for a schedule that is a table.
+    pub fn entries(&self) -> Option<usize> {
+        match self {
+            Self::VpDiscrete(table) => Some(table.len()),
+            _ => None,
+        }
+    }
+
+    /// The highest noise level τ that it reaches; infinite where the signal falls to nothing.
+    pub fn highest(&self) -> f64 {
+        match self {
+            Self::VpLinear { .. } | Self::VpDiscrete(_) => self.tau(1.0).unwrap_or(f64::INFINITY),
+            _ => f64::INFINITY,
         }
     }
 

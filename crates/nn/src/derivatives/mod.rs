@@ -9,21 +9,24 @@
 //!   (1/n) Σᵢ ∇ℓᵢ ∇ℓᵢᵀ with true or sampled targets, without forming a matrix,
 //! - each layer's inputs and the gradients at its outputs.
 //!
-//! [`jets`] has derivatives with respect to inputs.
+//! [`jets`] has derivatives with respect to inputs; [`PerceptronCurvature`] is the fast road for perceptrons.
 
 pub mod jets;
 mod keep_graph;
 mod layers;
 mod loss;
 mod per_sample;
+mod perceptron;
 mod products;
 
 pub use keep_graph::keeping_graph;
 pub use layers::LayerTrace;
 pub use loss::{IGNORED, Loss};
+pub use perceptron::PerceptronCurvature;
 
 use crate::batch::Batch;
 use crate::error::computation;
+use crate::models::Mlp;
 use crate::ops;
 use crate::params::{Block, Params, Real, flatten};
 use candle_core::Tensor;
@@ -48,6 +51,7 @@ pub struct LossFunction<'a> {
     params: &'a Params,
     forward: Forward<'a>,
     loss: Loss,
+    perceptron: Option<&'a Mlp>,
 }
 
 impl<'a> LossFunction<'a> {
@@ -58,7 +62,12 @@ impl<'a> LossFunction<'a> {
         forward: impl Fn(&Tensor) -> candle_core::Result<Tensor> + Sync + 'a,
         loss: Loss,
     ) -> Self {
-        Self { params, forward: Box::new(forward), loss }
+        Self { params, forward: Box::new(forward), loss, perceptron: None }
+    }
+
+    /// The loss of a perceptron, whose curvature has a faster road ([`Self::perceptron_curvature`]).
+    pub fn of_perceptron(params: &'a Params, model: &'a Mlp, loss: Loss) -> Self {
+        Self { perceptron: Some(model), ..Self::new(params, |x| model.forward(x), loss) }
     }
 
     /// The parameters. Setting them moves the point at which derivatives are taken.

@@ -72,6 +72,16 @@ impl Mlp {
         Ok(Self { layers, activation: config.activation })
     }
 
+    /// The linear layers, from the inputs on.
+    pub fn layers(&self) -> &[Linear] {
+        &self.layers
+    }
+
+    /// What stands between them.
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
     /// `x` (n, …, inputs) to (n, …, outputs).
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let (last, hidden) = self.layers.split_last().expect("there is at least one layer");
