@@ -2,15 +2,15 @@
 
 use candle_core::{DType, Device, Tensor};
 use ndarray::{Array2, array};
-use offprint_compress::examples::{Example, Subject};
+use offprint_compress::examples::Example;
 use offprint_compress::export::{Format as File, export, load};
 use offprint_compress::gqsa::engine::{Format, GROUP, Gemv, Precision};
 use offprint_compress::gqsa::{
-    CompressedLayer, Decoder, Form, Gqsa, GqsaParams, Pruning, Recipe, Saliency, Stage, assembled, block_layers,
-    group_mask, group_pruned, keep_groups, perplexity, train,
+    CompressedLayer, Decoder, Form, Gqsa, GqsaParams, Pruning, Recipe, Saliency, Stage, Training, assembled,
+    block_layers, group_mask, group_pruned, keep_groups, perplexity,
 };
 use offprint_compress::methods::Scope;
-use offprint_compress::{Layer, calibration};
+use offprint_compress::{Layer, Subject, calibration};
 use offprint_core::random::Streams;
 use offprint_core::{Card, Method, Params, Progress, Run};
 use offprint_nn::models::LlamaConfig;
@@ -44,8 +44,17 @@ fn trained(subject: &Subject, recipe: &Recipe, seed: u64) -> (Vec<CompressedLaye
     let stream = streams.stream("calibration");
     let starts = group_pruned(&subject.network, &places, &inputs, Saliency::Hessian, half, stream, &progress).unwrap();
     let mut stages = Vec::new();
-    let layers =
-        train(&subject.network, &starts, Form::GQSA, Some(half), &subject.train, recipe, streams, &progress, |s, l| {
+    let training = Training {
+        network: &subject.network,
+        data: &subject.train,
+        form: Form::GQSA,
+        pruning: Some(half),
+        recipe: *recipe,
+        streams,
+        progress,
+    };
+    let layers = training
+        .run(&starts, |s, l| {
             stages.push((s, perplexity(&subject.network, l, &subject.test)?));
             Ok(())
         })

@@ -14,7 +14,7 @@ fn dense_product(matrix: &dyn Gemv, x: &[f32]) -> Vec<(f64, f64)> {
     let terms = |row: ndarray::ArrayView1<'_, f32>| -> Vec<f64> {
         row.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).collect()
     };
-    dense.rows().into_iter().map(|row| terms(row)).map(|t| (t.iter().sum(), t.iter().map(|t| t.abs()).sum())).collect()
+    dense.rows().into_iter().map(terms).map(|t| (t.iter().sum(), t.iter().map(|t| t.abs()).sum())).collect()
 }
 
 fn check_products(matrix: &dyn Gemv, x: &[f32], what: &str) {

@@ -17,7 +17,7 @@ pub use run::{Compared, GqsaParams};
 pub use saliency::{Saliency, group_mask, keep_groups};
 pub use starts::{block_layers, by_method, dense, group_pruned};
 pub use student::Start;
-pub use train::{Pruning, Recipe, Stage, assembled, block_of, perplexity, train};
+pub use train::{Pruning, Recipe, Stage, Training, assembled, block_of, perplexity};
 
 /// The paper, as the catalogue runs it.
 #[derive(Debug, Clone, Copy)]

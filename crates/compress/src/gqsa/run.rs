@@ -3,21 +3,22 @@
 use super::engine::timing::{Regime, Timing, random_vector, random_weights};
 use super::engine::{Format, GROUP, Gemv, Input, Precision};
 use super::{
-    CompressedLayer, Decoder, Form, Gqsa, Pruning, Recipe, Saliency, Stage, assembled, block_layers, group_pruned,
-    perplexity, train,
+    CompressedLayer, Decoder, Form, Gqsa, Pruning, Recipe, Saliency, Stage, Training, assembled, block_layers,
+    group_pruned, perplexity,
 };
-use crate::examples::{Example, Subject};
+use crate::examples::Example;
 use crate::export::{Format as File, export};
 use crate::methods::Scope;
 use crate::model::windows;
-use candle_core::DType;
+use crate::{Subject, open_network};
 use ndarray::Array2;
 use offprint_core::figure::{Axis, Figure, HeatMap, Plot};
 use offprint_core::{Error, Method, Params, Result, Run, Source, Table};
-use offprint_nn::{Architecture, Network, Reads};
+use offprint_nn::data::read_sequences;
+use offprint_nn::{Architecture, Reads};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Among which groups saliencies are compared.
@@ -38,7 +39,8 @@ pub struct GqsaParams {
     /// architecture; built in is a character model of Hamlet and Macbeth
     #[arg(long)]
     pub model: Option<PathBuf>,
-    /// Token numbers, one after the other, to train on (the last tenth to test on); needed with a model
+    /// Token numbers, one after the other, to train on (the last tenth to test on), or JSON lines {"text": …} for a
+    /// directory with a tokenizer.json; needed with a model
     #[arg(long, default_value = "builtin")]
     pub tokens: Source,
     /// Share of groups that are pruned
@@ -127,13 +129,16 @@ impl GqsaParams {
         }
     }
 
-    fn subject(&self) -> Result<Subject> {
-        let Some(path) = &self.model else { return Example::CharLm.load() };
-        let network = Network::load(path, None, DType::F32)?;
-        let Reads::Tokens { vocabulary, context } = network.architecture().reads() else {
-            return Err(Error::input(path.display().to_string(), "does not read tokens; decoders are compressed here"));
+    /// The tokens of the file: numbers, or texts through the model's tokenizer.
+    fn token_numbers(&self, model: &Path, vocabulary: usize) -> Result<Vec<u32>> {
+        let tokenizer = model.join("tokenizer.json");
+        let lines = self.tokens.path().filter(|path| path.extension().is_some_and(|ending| ending == "jsonl"));
+        let tokens: Vec<f64> = match lines {
+            Some(lines) if tokenizer.is_file() => {
+                read_sequences(lines, &tokenizer)?.into_iter().flat_map(|text| text.tokens).map(f64::from).collect()
+            }
+            _ => self.tokens.vector()?.to_vec(),
         };
-        let tokens = self.tokens.vector()?;
         let whole = |(i, &token): (usize, &f64)| -> Result<u32> {
             if token.fract() == 0.0 && (0.0..vocabulary as f64).contains(&token) {
                 return Ok(token as u32);
@@ -141,7 +146,16 @@ impl GqsaParams {
             let problem = format!("token {i} is {token}; the model knows whole numbers below {vocabulary}");
             Err(Error::input(self.tokens.to_string(), problem))
         };
-        let tokens: Vec<u32> = tokens.iter().enumerate().map(whole).collect::<Result<_>>()?;
+        tokens.iter().enumerate().map(whole).collect()
+    }
+
+    fn subject(&self) -> Result<Subject> {
+        let Some(path) = &self.model else { return Example::CharLm.load() };
+        let network = open_network(path)?;
+        let Reads::Tokens { vocabulary, context } = network.architecture().reads() else {
+            return Err(Error::input(path.display().to_string(), "does not read tokens; decoders are compressed here"));
+        };
+        let tokens = self.token_numbers(path, vocabulary)?;
         let context = self.context.min(context);
         let (train, test) = tokens.split_at(tokens.len() / 10 * 9);
         if test.len() <= context {
@@ -187,25 +201,24 @@ fn compress(params: &GqsaParams, subject: &Subject, run: &mut Run) -> Result<Vec
         group_pruned(network, &places, &inputs, params.saliency, pruning, run.stream("calibration"), &progress)?;
     let mut stages = vec![("as it was", perplexity(network, &[], &subject.test)?)];
     let form = Form::Codes { bits: params.bits, group: GROUP };
-    let layers = train(
+    let training = Training {
         network,
-        &starts,
+        data: &subject.train,
         form,
-        Some(pruning),
-        &subject.train,
-        &params.recipe(),
-        run.streams(),
-        &progress,
-        |stage, layers| {
-            let name = match stage {
-                Stage::Rounded => "pruned and rounded",
-                Stage::Blocks => "block by block",
-                Stage::End => "end to end",
-            };
-            stages.push((name, perplexity(network, layers, &subject.test)?));
-            Ok(())
-        },
-    )?;
+        pruning: Some(pruning),
+        recipe: params.recipe(),
+        streams: run.streams(),
+        progress,
+    };
+    let layers = training.run(&starts, |stage, layers| {
+        let name = match stage {
+            Stage::Rounded => "pruned and rounded",
+            Stage::Blocks => "block by block",
+            Stage::End => "end to end",
+        };
+        stages.push((name, perplexity(network, layers, &subject.test)?));
+        Ok(())
+    })?;
     for (name, perplexity) in &stages {
         run.metric(&format!("perplexity, {name}"), *perplexity, "");
     }

@@ -48,7 +48,7 @@ pub(super) enum Role {
     /// With weights that stay.
     Fixed(Tensor),
     /// Weights, scales and zeros learn: ŵ = m ⊙ fake(W).
-    Learning(Learning),
+    Learning(Box<Learning>),
     /// Scales learn, codes stay.
     Scales {
         /// q − z in runs (groups, group), 0 where pruned.
@@ -161,7 +161,7 @@ impl Role {
         let Stored::Codes { group, codes, affines, .. } = &layer.stored else {
             let start =
                 Start { place: layer.place.clone(), weight: layer.weights(), keep: layer.keep.clone(), factors: None };
-            return Ok(Self::Learning(Learning::new(&start, Form::Half)?));
+            return Ok(Self::Learning(Learning::new(&start, Form::Half)?.into()));
         };
         let centred = Array2::from_shape_fn(codes.dim(), |(i, j)| {
             let code = f32::from(codes[[i, j]]) - f32::from(affines[[i, j / group]].zero);

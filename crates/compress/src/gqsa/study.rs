@@ -3,10 +3,11 @@
 use super::engine::timing::{Regime, Timing, random_vector, random_weights};
 use super::engine::{Format, GROUP, Gemv, Precision, Split, read_bandwidth, sparse};
 use super::{
-    Form, Gqsa, Pruning, Recipe, Saliency, Stage, Start, block_layers, by_method, dense, group_pruned, keep_groups,
-    perplexity, train,
+    Form, Gqsa, Pruning, Recipe, Saliency, Start, Training, block_layers, by_method, dense, group_pruned, keep_groups,
+    perplexity,
 };
-use crate::examples::{Example, Subject};
+use crate::Subject;
+use crate::examples::Example;
 use crate::methods::{Gptq, Magnitude, Scope, SparseGpt, Sparsity, Target, Wanda, WeightMethod};
 use crate::quantiser::Scheme;
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
@@ -51,9 +52,10 @@ impl Bed {
     fn trained(&self, starts: &[Start], form: Form, pruning: Option<Pruning>, streams: Streams) -> Result<[f64; 3]> {
         let mut found = [f64::NAN; 3];
         let Subject { network, train: data, test } = &self.subject;
-        train(network, starts, form, pruning, data, &self.recipe, streams, &self.progress, |stage, layers| {
+        let training =
+            Training { network, data, form, pruning, recipe: self.recipe, streams, progress: self.progress.clone() };
+        training.run(starts, |stage, layers| {
             found[stage as usize] = perplexity(network, layers, test)?;
-            debug_assert!(stage != Stage::Rounded || found[0].is_finite());
             Ok(())
         })?;
         Ok(found)
@@ -107,7 +109,7 @@ fn accuracy(run: &mut Run) -> Result<()> {
     let entrants: Vec<Entrant<'_>> = vec![
         ("GQSA W4 S50", true, Box::new(|streams| bed.gqsa(0.5, streams))),
         ("Wanda 2:4", true, pruned(Box::new(Wanda))),
-        ("SparseGPT 2:4", false, pruned(Box::new(SparseGpt::default()))),
+        ("SparseGPT 2:4", false, pruned(Box::<SparseGpt>::default())),
         ("magnitude 2:4", false, pruned(Box::new(Magnitude))),
         ("W4 g16", false, whole(Form::GQSA)),
         ("W2 g64", true, whole(two_bits)),

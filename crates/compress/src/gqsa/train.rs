@@ -72,47 +72,61 @@ pub enum Stage {
 /// Longest gradient of stage two.
 const CLIP: f64 = 0.3;
 
-/// Trains the layers of `starts` in the place of `network`'s own, on `data` (token windows with the tokens that follow), and
-/// shows them to `watch` at each stage.
-///
-/// # Errors
-/// Layers outside of numbered blocks; a loss that is not finite; the user's stop.
-pub fn train(
-    network: &Network,
-    starts: &[Start],
-    form: Form,
-    pruning: Option<Pruning>,
-    data: &Batch,
-    recipe: &Recipe,
-    streams: Streams,
-    progress: &Progress,
-    mut watch: impl FnMut(Stage, &[CompressedLayer]) -> Result<()>,
-) -> Result<Vec<CompressedLayer>> {
-    let mut layers: Vec<CompressedLayer> = starts.iter().map(|start| start.rounded(form)).collect();
-    watch(Stage::Rounded, &layers)?;
-    let blocks: Vec<usize> = starts.iter().map(|start| block_of(&start.place)).collect::<Result<_>>()?;
-    let last = blocks.iter().copied().max().unwrap_or(0);
-    if recipe.block_steps > 0 {
-        for block in 0..=last {
-            let epochs = Epochs::new(data.clone(), recipe.batch, streams.stream(&format!("block {block}")))?;
-            let mine: Vec<usize> = (0..starts.len()).filter(|&i| blocks[i] == block).collect();
-            let names: Vec<&LayerPlace> =
-                starts.iter().zip(&blocks).filter(|(_, b)| **b <= block).map(|(s, _)| &s.place).collect();
-            let stage = BlockStage { network, form, pruning, recipe, progress, branches: branches(&names)? };
-            progress.begin(&format!("block {}", block + 1), recipe.block_steps);
-            stage.run(&mine, starts, &mut layers, &epochs)?;
-            progress.finish();
+/// Both stages of training.
+pub struct Training<'a> {
+    /// The float network: what stage one imitates, and all that is not compressed.
+    pub network: &'a Network,
+    /// Windows of tokens, with the tokens that follow.
+    pub data: &'a Batch,
+    /// What weights are stored as.
+    pub form: Form,
+    /// How the mask is chosen anew, if the recipe asks for it.
+    pub pruning: Option<Pruning>,
+    /// How long and how fast.
+    pub recipe: Recipe,
+    /// Where the order of the samples comes from.
+    pub streams: Streams,
+    /// Who is told, and may stop it.
+    pub progress: Progress,
+}
+
+impl Training<'_> {
+    /// Trains the layers of `starts` in the place of the network's own, and shows them to `watch` at each stage.
+    ///
+    /// # Errors
+    /// Layers outside of numbered blocks; a loss that is not finite; the user's stop.
+    pub fn run(
+        &self,
+        starts: &[Start],
+        mut watch: impl FnMut(Stage, &[CompressedLayer]) -> Result<()>,
+    ) -> Result<Vec<CompressedLayer>> {
+        let Self { network, data, form, pruning, ref recipe, streams, ref progress } = *self;
+        let mut layers: Vec<CompressedLayer> = starts.iter().map(|start| start.rounded(form)).collect();
+        watch(Stage::Rounded, &layers)?;
+        let blocks: Vec<usize> = starts.iter().map(|start| block_of(&start.place)).collect::<Result<_>>()?;
+        let last = blocks.iter().copied().max().unwrap_or(0);
+        if recipe.block_steps > 0 {
+            for block in 0..=last {
+                let epochs = Epochs::new(data.clone(), recipe.batch, streams.stream(&format!("block {block}")))?;
+                let mine: Vec<usize> = (0..starts.len()).filter(|&i| blocks[i] == block).collect();
+                let names: Vec<&LayerPlace> =
+                    starts.iter().zip(&blocks).filter(|(_, b)| **b <= block).map(|(s, _)| &s.place).collect();
+                let stage = BlockStage { network, form, pruning, recipe, progress, branches: branches(&names)? };
+                progress.begin(&format!("block {}", block + 1), recipe.block_steps);
+                stage.run(&mine, starts, &mut layers, &epochs)?;
+                progress.finish();
+            }
+            watch(Stage::Blocks, &layers)?;
         }
-        watch(Stage::Blocks, &layers)?;
+        if recipe.end_steps > 0 {
+            let epochs = Epochs::new(data.clone(), recipe.batch, streams.stream("end to end"))?;
+            progress.begin("end to end", recipe.end_steps);
+            end_to_end(network, &mut layers, &epochs, recipe, progress)?;
+            progress.finish();
+            watch(Stage::End, &layers)?;
+        }
+        Ok(layers)
     }
-    if recipe.end_steps > 0 {
-        let epochs = Epochs::new(data.clone(), recipe.batch, streams.stream("end to end"))?;
-        progress.begin("end to end", recipe.end_steps);
-        end_to_end(network, &mut layers, &epochs, recipe, progress)?;
-        progress.finish();
-        watch(Stage::End, &layers)?;
-    }
-    Ok(layers)
 }
 
 /// `network` with the weights of `layers`.
@@ -179,7 +193,7 @@ impl BlockStage<'_> {
                 let learning = Learning::new(&starts[i], self.form)?;
                 weights.push(learning.weights());
                 affines.extend(learning.affines());
-                Role::Learning(learning)
+                Role::Learning(learning.into())
             } else {
                 Role::fixed(layer)?
             };

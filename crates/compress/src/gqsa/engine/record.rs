@@ -246,9 +246,10 @@ impl<Q: Quad + Send + Sync + 'static> Record for Q {
         match (with.set(), x.precision()) {
             (Set::Portable, Precision::Single) => portable::dot(part, first, x),
             (Set::Portable, _) => portable::dot_int8(part, first, x),
-            // SAFETY (both): the instructions are those of this machine, as a value of that type promises.
+            // SAFETY: the instructions are those of this machine, as a value of that type promises.
             #[cfg(target_arch = "x86_64")]
             (Set::Avx2, Precision::Single) => unsafe { avx2::dot(part, first, x) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             (Set::Avx2, _) => unsafe { avx2::dot_int8(part, first, x) },
         }

@@ -54,11 +54,10 @@ impl TwoFourQuad {
         };
         for (k, (weights, kept)) in weights.chunks_exact(SPAN).zip(kept.chunks_exact(SPAN)).enumerate() {
             let mut chosen = [0.0; GROUP];
-            let mut next = 0;
-            for (column, _) in kept.iter().enumerate().filter(|(_, kept)| **kept).take(GROUP) {
+            let columns = (0..SPAN).filter(|&column| kept[column]);
+            for (next, column) in columns.take(GROUP).enumerate() {
                 chosen[next] = weights[column];
                 quad.positions[k][next / 4] |= ((column % 4) as u8) << (2 * (next % 4));
-                next += 1;
             }
             let Group { codes, affine } = Group::rounded(&chosen, 4);
             for (i, code) in codes.into_iter().enumerate() {
