@@ -22,6 +22,7 @@ mod compression;
 pub mod contest;
 pub mod examples;
 pub mod export;
+pub mod gqsa;
 pub mod hesso;
 mod layer;
 pub mod methods;
@@ -39,7 +40,11 @@ use offprint_core::{Comparison, Paper};
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![offprint_core::paper!("adaquant", adaquant::AdaQuant), offprint_core::paper!("hesso", hesso::HessoPaper)]
+    vec![
+        offprint_core::paper!("adaquant", adaquant::AdaQuant),
+        offprint_core::paper!("hesso", hesso::HessoPaper),
+        offprint_core::paper!("gqsa", gqsa::Gqsa),
+    ]
 }
 
 /// The comparisons of this field.
