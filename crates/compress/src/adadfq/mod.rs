@@ -4,6 +4,7 @@
 //! much, and Q is trained to differ from P by a constant only. [`quantise`] runs the loop, for the paper's recipe and for
 //! those it is measured against ([`Recipe`]); [`Student`] is the quantised network, which [`save`] writes as codes.
 
+mod bench;
 mod digits;
 mod distilled;
 mod figures;
@@ -11,12 +12,14 @@ mod files;
 mod generator;
 mod losses;
 mod normalisation;
+mod parallel;
 mod params;
 mod recipe;
 mod run;
 mod samples;
 mod settings;
 mod student;
+mod study;
 mod subject;
 mod teacher;
 mod train;

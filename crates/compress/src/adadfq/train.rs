@@ -91,6 +91,21 @@ pub fn quantise(
     Ok(Outcome { student: trainer.student, generator, history: trainer.history })
 }
 
+/// The generator that a training with `streams` begins with.
+pub(super) fn first_generator(shape: ImageShape, settings: &Settings, streams: Streams) -> Result<Generator> {
+    Generator::fresh(shape, settings.conditioning, streams.stream("generator's weights").rng(0).random())
+}
+
+/// The noise and the labels of a step of a training with `streams`.
+pub(super) fn latents(
+    generator: &Generator,
+    settings: &Settings,
+    streams: Streams,
+    step: usize,
+) -> Result<(Tensor, Tensor)> {
+    generator.draw(settings.batch, streams.stream("latents"), step as u64)
+}
+
 /// Weight of the batch norm statistics in GDFQ's generator.
 const GDFQ_STATISTICS: f64 = 0.1;
 
@@ -122,8 +137,7 @@ impl<'a> Trainer<'a> {
         let sgd = Sgd::new(student.network().params().vars(), momentum).map_err(computation)?;
         let player = match recipe.images() {
             Images::Generated(goal) => {
-                let seed = streams.stream("generator's weights").rng(0).random();
-                let generator = Generator::fresh(problem.shape, settings.conditioning, seed)?;
+                let generator = first_generator(problem.shape, settings, streams)?;
                 let adam = AdamSettings {
                     learning_rate: settings.generator_rate,
                     betas: (0.5, 0.999),
@@ -183,7 +197,7 @@ impl<'a> Trainer<'a> {
         let Problem { shape, normalisation, teacher, .. } = *self.problem;
         let restore = |x: &Tensor| normalisation.restore(x).map_err(computation);
         if let Some((generator, _, _)) = &self.player {
-            let (z, labels) = generator.draw(self.settings.batch, self.streams.stream("latents"), step as u64)?;
+            let (z, labels) = latents(generator, self.settings, self.streams, step)?;
             let images = generator.forward(&z, &labels).map_err(computation)?;
             return Ok(Material { images: restore(&images)?, labels: Some(labels) });
         }
