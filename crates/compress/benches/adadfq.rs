@@ -44,7 +44,9 @@ fn parts(c: &mut Criterion) {
     let settings = Settings { steps: 10, warmup: 0, observed: 1, ..Settings::default() };
     let problem = Problem { teacher: &teacher, shape, normalisation: &normalisation, real: None };
     group.bench_function("ten steps", |b| {
-        b.iter(|| quantise(&problem, Recipe::AdaDfq, &settings, streams, &mut || Ok(())).expect("finite").history.len());
+        b.iter(|| {
+            quantise(&problem, Recipe::AdaDfq, &settings, streams, &mut || Ok(())).expect("finite").history.len()
+        });
     });
     group.finish();
 }

@@ -38,7 +38,7 @@ use offprint_core::{Comparison, Paper};
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![]
+    vec![offprint_core::paper!("adadfq", adadfq::AdaDfq)]
 }
 
 /// The comparisons of this field.

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use offprint_compress::adadfq::{
-    Bits, Conditioning, Generator, GeneratorLoss, ImageShape, Normalisation, Outcome, Problem, Recipe, Settings, Student,
-    Teacher, adaptability, arrays, disagreement, distillation, entropy, load, quantise,
+    Bits, Conditioning, Generator, GeneratorLoss, ImageShape, Normalisation, Outcome, Problem, Recipe, Settings,
+    Student, Teacher, adaptability, arrays, disagreement, distillation, entropy, load, quantise,
 };
 use offprint_compress::calibration::record;
 use offprint_compress::examples::Example;
@@ -135,7 +135,8 @@ fn statistics_are_those_of_what_goes_into_the_norms() {
     let mut sum = 0.0;
     for layer in 1..=4 {
         let (_, input) = record(teacher.network(), &format!("conv{layer}.weight"), &images, None).unwrap();
-        let running = |part: &str| values(teacher.network().params().get(&format!("bn{layer}.running_{part}")).unwrap());
+        let running =
+            |part: &str| values(teacher.network().params().get(&format!("bn{layer}.running_{part}")).unwrap());
         let (means, variances) = (running("mean"), running("var"));
         let (mut of_mean, mut of_variance) = (0.0, 0.0);
         for channel in 0..means.len() {

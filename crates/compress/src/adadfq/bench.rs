@@ -19,8 +19,20 @@ use serde_json::{Value, json};
 impl Bench for AdaDfq {
     fn cases(seed: u64) -> Result<Vec<Case>> {
         Ok(vec![
-            steps("steps-8", "20 steps on 1 × 8 × 8 pixels, batches of 16: generator, then quantised network", 20, 8, seed)?,
-            steps("steps-32", "4 steps on 1 × 32 × 32 pixels, batches of 16: generator, then quantised network", 4, 32, seed)?,
+            steps(
+                "steps-8",
+                "20 steps on 1 × 8 × 8 pixels, batches of 16: generator, then quantised network",
+                20,
+                8,
+                seed,
+            )?,
+            steps(
+                "steps-32",
+                "4 steps on 1 × 32 × 32 pixels, batches of 16: generator, then quantised network",
+                4,
+                32,
+                seed,
+            )?,
         ])
     }
 }

@@ -1,8 +1,4 @@
-//! AdaDFQ (Qian, Wang, Hong and Wang, CVPR 2023, arXiv:2303.06869): quantises a classifier without any data.
-//!
-//! A generator makes labelled images on which the float network P and its quantised copy Q neither agree nor disagree too
-//! much, and Q is trained to differ from P by a constant only. [`quantise`] runs the loop, for the paper's recipe and for
-//! those it is measured against ([`Recipe`]); [`Student`] is the quantised network, which [`save`] writes as codes.
+#![doc = include_str!("README.md")]
 
 mod bench;
 mod digits;
@@ -37,5 +33,6 @@ pub use student::{Bits, Student};
 pub use teacher::Teacher;
 pub use train::{Outcome, Problem, Record, quantise};
 
-/// The paper.
+/// The paper, as the catalogue runs it.
+#[derive(Debug, Clone, Copy)]
 pub struct AdaDfq;

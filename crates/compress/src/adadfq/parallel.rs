@@ -25,7 +25,7 @@ pub(super) fn side_by_side<T: Send>(count: usize, work: impl Fn(usize) -> Result
         .map_err(|e| Error::Numerical(format!("cannot start a thread: {e}")))?;
     std::thread::scope(|scope| {
         for pool in &pools {
-            scope.spawn(|| pool.install(take_turns));
+            scope.spawn(move || pool.install(take_turns));
         }
     });
     let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);

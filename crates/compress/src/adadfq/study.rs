@@ -72,7 +72,13 @@ struct Trial {
 /// Samples of a final generator.
 const SAMPLES: usize = 1000;
 
-fn trial(digits: &StandardisedDigits, arm: &Arm, settings: &Settings, streams: Streams, progress: &Progress) -> Result<Trial> {
+fn trial(
+    digits: &StandardisedDigits,
+    arm: &Arm,
+    settings: &Settings,
+    streams: Streams,
+    progress: &Progress,
+) -> Result<Trial> {
     let problem = Problem {
         teacher: &digits.teacher,
         shape: digits.shape,
@@ -173,7 +179,8 @@ fn accuracy(trials: &Trials, how: &str, run: &mut Run) -> Result<()> {
     run.claim("recovers", mean(&trials.accuracies(ADADFQ)), words(ADADFQ))?;
     run.claim("calibration-only", mean(&trials.accuracies(CALIBRATION)), words(CALIBRATION))?;
     let (gain, error) = trials.gain(ADADFQ, GDFQ);
-    let paired = format!("{how}: GDFQ {:.3}; {gain:+.4} ± {error:.4} (standard error) by seeds", mean(&trials.accuracies(GDFQ)));
+    let paired =
+        format!("{how}: GDFQ {:.3}; {gain:+.4} ± {error:.4} (standard error) by seeds", mean(&trials.accuracies(GDFQ)));
     run.claim("above-gdfq", gain, paired.clone())?;
     run.claim("above-gdfq-surely", gain / error, paired)?;
     let gdfq = trials.share_within(GDFQ);
