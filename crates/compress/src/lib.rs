@@ -13,6 +13,7 @@
 //! [`nn::layers::substitute`](offprint_nn::layers::substitute): a network computes with other operands than its own while
 //! gradients flow through what was done to them.
 
+pub mod adadfq;
 pub mod adaquant;
 pub mod allocate;
 pub mod bits;
@@ -44,6 +45,7 @@ pub fn papers() -> Vec<Paper> {
         offprint_core::paper!("adaquant", adaquant::AdaQuant),
         offprint_core::paper!("hesso", hesso::HessoPaper),
         offprint_core::paper!("gqsa", gqsa::Gqsa),
+        offprint_core::paper!("adadfq", adadfq::AdaDfq),
     ]
 }
 

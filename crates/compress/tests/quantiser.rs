@@ -99,6 +99,10 @@ fn quantisers_by_hand() {
     let w = arr2(&[[1.25, 1.75, 2.75]]);
     let fake = Grid::fit("w", w.view(), &scheme).unwrap().fake(w.view());
     assert!(fake.iter().zip([1.25, 1.75, 2.75]).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-6), "{fake}");
+    // A range without 0 and a whole zero beyond the codes: s = 1/2, z = −2 (2.5 is a tie), values from 1 on.
+    let scheme = Scheme { zero: ZeroPoint::Whole, ..scheme };
+    let grid = Grid::fit("w", w.view(), &scheme).unwrap();
+    assert_eq!((grid.zeros[[0, 0]], grid.fake(w.view())), (-2.0, arr2(&[[1.0, 2.0, 2.5]])));
     // Equal weights get the least scale and are counted.
     assert_eq!(Grid::fit("w", Array2::zeros((2, 4)).view(), &Scheme::symmetric(4)).unwrap().constant_groups(), 2);
     let half = Scheme { half_scales: true, ..Scheme::symmetric(4) };
@@ -156,6 +160,9 @@ fn ranges_of_activations_follow_what_they_see() {
     // Without bias: (0.9·0.1·30 + 0.1·10) / (1 − 0.81)
     let (low, high) = tracked(Tracking::Ema { decay: 0.9 });
     assert!((low + (0.09 + 0.3) / 0.19).abs() < 1e-9 && (high - (2.7 + 1.0) / 0.19).abs() < 1e-9);
+    // The stored end is divided each time: 30, then (0.9·30 + 0.1·10) / 0.19.
+    let (_, high) = tracked(Tracking::CompoundedEma { decay: 0.9 });
+    assert!((high - 28.0 / 0.19).abs() < 1e-9);
     let mut tracker = RangeTracker::new(Scheme::asymmetric(8), Tracking::MinMax);
     assert!(tracker.observe(&batch(&[f32::NAN])).is_err());
     tracker.observe(&batch(&[0.0, 255.0])).unwrap();

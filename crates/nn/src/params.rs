@@ -260,6 +260,11 @@ impl Weights {
         Self { shared: self.shared.clone(), prefix: self.full(&name.to_string()) }
     }
 
+    /// The full name of this place.
+    pub fn place(&self) -> &str {
+        &self.prefix
+    }
+
     /// The full name of `name` at this place.
     pub fn full(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }

@@ -28,6 +28,12 @@ pub enum Tracking {
         /// Share of the old value that a step keeps.
         decay: f64,
     },
+    /// As [`Self::Ema`], but what is stored is divided by 1 − decayᵗ at every step, which compounds: far too wide until the
+    /// divisor nears 1. Published code that descends from GDFQ does so.
+    CompoundedEma {
+        /// Share of the old value that a step keeps.
+        decay: f64,
+    },
     /// The mean over batches of the values below which `share` and above which `share` of a batch lie.
     Percentile {
         /// Share cut off at either end, below ½.
@@ -44,13 +50,20 @@ pub struct RangeTracker {
     /// Weight of what the ends hold: batches, or 1 − decayᵗ.
     weight: f64,
     affine: Option<Affine>,
+    beyond: Beyond,
 }
 
 impl RangeTracker {
     /// A tracker for the quantiser `scheme`, whose granularity and range are not used: activations have one scale.
     pub fn new(scheme: Scheme, tracking: Tracking) -> Self {
         let ends = if tracking == Tracking::MinMax { (f64::INFINITY, f64::NEG_INFINITY) } else { (0.0, 0.0) };
-        Self { scheme, tracking, ends, weight: 0.0, affine: None }
+        Self { scheme, tracking, ends, weight: 0.0, affine: None, beyond: Beyond::Stops }
+    }
+
+    /// With gradients that do so where a value lies beyond the range; they stop there otherwise.
+    #[must_use]
+    pub fn with_beyond(self, beyond: Beyond) -> Self {
+        Self { beyond, ..self }
     }
 
     /// The range so far.
@@ -62,7 +75,7 @@ impl RangeTracker {
             return Err(Error::Numerical("a quantiser of activations was asked before it saw any".into()));
         }
         match self.tracking {
-            Tracking::MinMax => Ok(self.ends),
+            Tracking::MinMax | Tracking::CompoundedEma { .. } => Ok(self.ends),
             _ => Ok((self.ends.0 / self.weight, self.ends.1 / self.weight)),
         }
     }
@@ -102,10 +115,13 @@ impl ActivationQuantiser for RangeTracker {
                 self.ends = (self.ends.0 + low, self.ends.1 + high);
                 self.weight += 1.0;
             }
-            Tracking::Ema { decay } => {
+            Tracking::Ema { decay } | Tracking::CompoundedEma { decay } => {
                 let mix = |old: f64, new: f64| decay * old + (1.0 - decay) * new;
                 self.ends = (mix(self.ends.0, low), mix(self.ends.1, high));
                 self.weight = mix(self.weight, 1.0);
+                if matches!(self.tracking, Tracking::CompoundedEma { .. }) {
+                    self.ends = (self.ends.0 / self.weight, self.ends.1 / self.weight);
+                }
             }
         }
         Ok(())
@@ -128,7 +144,7 @@ impl ActivationQuantiser for RangeTracker {
         let number = |value: f32| Tensor::new(&[value], x.device()).and_then(|t| t.to_dtype(x.dtype()));
         number(affine.scale)
             .and_then(|scale| {
-                fake_quantise(x, &scale, &number(affine.zero)?, affine.codes, x.elem_count(), Beyond::Stops)
+                fake_quantise(x, &scale, &number(affine.zero)?, affine.codes, x.elem_count(), self.beyond)
             })
             .map_err(computation)
     }

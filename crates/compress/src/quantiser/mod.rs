@@ -40,6 +40,8 @@ pub enum Granularity {
 pub enum ZeroPoint {
     /// A code, so that 0 is exact.
     Code,
+    /// A whole number, perhaps beyond the codes: for ranges that need not hold 0.
+    Whole,
     /// Any number: the range is met exactly at both ends.
     Float,
 }

@@ -45,6 +45,7 @@ pub fn between(scheme: &Scheme, low: f32, high: f32) -> Affine {
     let scale = round((high - low) / codes.1 as f32);
     let zero = match scheme.zero {
         ZeroPoint::Code => (-low / scale).round_ties_even().clamp(codes.0 as f32, codes.1 as f32),
+        ZeroPoint::Whole => (-low / scale).round_ties_even(),
         ZeroPoint::Float => -low / scale,
     };
     Affine { scale, zero, codes }

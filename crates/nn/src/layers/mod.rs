@@ -10,6 +10,7 @@ mod embedding;
 mod linear;
 mod norm;
 mod places;
+mod relu;
 pub mod substitute;
 pub mod watch;
 
@@ -19,4 +20,5 @@ pub use linear::Linear;
 pub use norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};
 pub use places::LayerPlace;
 pub(crate) use places::places;
+pub use relu::Relu;
 pub use substitute::LayerKind;

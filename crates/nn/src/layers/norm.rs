@@ -96,13 +96,18 @@ impl BatchNorm {
 
     /// Over `channels` channels, momentum 0.1 and eps 10⁻⁵ as PyTorch's defaults.
     pub fn new(channels: usize, weights: &Weights) -> offprint_core::Result<Self> {
+        Self::with_eps(channels, Self::EPS, weights)
+    }
+
+    /// Over `channels` channels, with `eps` added to the variance.
+    pub fn with_eps(channels: usize, eps: f64, weights: &Weights) -> offprint_core::Result<Self> {
         let (weight, bias, names) = gain_and_bias(channels, weights)?;
         let running = RunningStatistics {
             mean: weights.buffer("running_mean", &[channels], Init::Constant(0.0))?,
             var: weights.buffer("running_var", &[channels], Init::Constant(1.0))?,
             momentum: 0.1,
         };
-        Ok(Self { weight, bias, running, eps: Self::EPS, names })
+        Ok(Self { weight, bias, running, eps, names })
     }
 
     /// `x` (n, channels, …).

@@ -1,8 +1,8 @@
 //! Computing with other operands than a layer's own: fake-quantised or masked weights, quantised or recorded inputs,
-//! corrected biases.
+//! corrected biases, quantised outputs of activations.
 //!
 //! Inside [`substituting`] every linear layer, convolution and embedding shows its operands to a [`Substitute`] and
-//! computes with what that gives back. The model is not changed, and gradients flow through whatever the substitute
+//! computes with what that gives back; every named rectifier shows its output. The model is not changed, and gradients flow through whatever the substitute
 //! did: a weight replaced by its fake-quantised self is quantisation-aware training.
 
 use crate::ops;
@@ -66,6 +66,12 @@ pub trait Substitute {
         let _ = layer;
         Ok(output)
     }
+
+    /// What the [`Relu`](super::Relu) called `name` gives out instead of `output`.
+    fn activation(&self, name: &str, output: Tensor) -> Result<Tensor> {
+        let _ = name;
+        Ok(output)
+    }
 }
 
 /// Several substitutes, one after the other: each sees as a layer's own what the one before it gave.
@@ -78,6 +84,10 @@ impl Substitute for Chain {
 
     fn output(&self, layer: LayerUse<'_>, output: Tensor) -> Result<Tensor> {
         self.0.iter().try_fold(output, |output, substitute| substitute.output(layer, output))
+    }
+
+    fn activation(&self, name: &str, output: Tensor) -> Result<Tensor> {
+        self.0.iter().try_fold(output, |output, substitute| substitute.activation(name, output))
     }
 }
 
@@ -106,4 +116,12 @@ pub(super) fn compute(
     let own = Operands { input: own.0.clone(), weight: own.1.clone(), bias: own.2.cloned() };
     let Operands { input, weight, bias } = substitute.operands(layer, own)?;
     substitute.output(layer, f(&input, &weight, bias.as_ref())?)
+}
+
+/// The output of the activation called `name`, or what whoever is in charge gives instead.
+pub(super) fn activated(name: &str, output: Tensor) -> Result<Tensor> {
+    match SCOPE.with_borrow(Clone::clone) {
+        Some(substitute) => substitute.activation(name, output),
+        None => Ok(output),
+    }
 }

@@ -1,7 +1,7 @@
 //! Residual networks for small images (He et al. 2016, §4.2).
 
 use super::at_least_one;
-use crate::layers::{BatchNorm, Conv2d, Linear};
+use crate::layers::{BatchNorm, Conv2d, Linear, Relu};
 use crate::ops::{self, Mode};
 use crate::params::Weights;
 use candle_core::Tensor;
@@ -32,8 +32,10 @@ impl ResNetConfig {
 struct Block {
     conv1: Conv2d,
     bn1: BatchNorm,
+    relu1: Relu,
     conv2: Conv2d,
     bn2: BatchNorm,
+    relu2: Relu,
     /// A projection of the skip connection where the shape changes.
     downsample: Option<(Conv2d, BatchNorm)>,
 }
@@ -49,20 +51,22 @@ impl Block {
         Ok(Self {
             conv1: Conv2d::new(inputs, inner, 3, strided, false, &weights.at("conv1"))?,
             bn1: BatchNorm::new(inner, &weights.at("bn1"))?,
+            relu1: Relu::new(&weights.at("relu1")),
             conv2: Conv2d::new(inner, outputs, 3, ops::Conv2d::same(3), false, &weights.at("conv2"))?,
             bn2: BatchNorm::new(outputs, &weights.at("bn2"))?,
+            relu2: Relu::new(&weights.at("relu2")),
             downsample: (stride != 1 || inputs != outputs).then(projection).transpose()?,
         })
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
-        let y = ops::relu(&self.bn1.forward(&self.conv1.forward(x)?, mode)?)?;
+        let y = self.relu1.forward(&self.bn1.forward(&self.conv1.forward(x)?, mode)?)?;
         let y = self.bn2.forward(&self.conv2.forward(&y)?, mode)?;
         let skip = match &self.downsample {
             Some((conv, norm)) => norm.forward(&conv.forward(x)?, mode)?,
             None => x.clone(),
         };
-        ops::relu(&(y + skip)?)
+        self.relu2.forward(&(y + skip)?)
     }
 }
 
@@ -71,6 +75,7 @@ impl Block {
 pub struct ResNet {
     conv1: Conv2d,
     bn1: BatchNorm,
+    relu: Relu,
     blocks: Vec<Block>,
     fc: Linear,
 }
@@ -108,12 +113,13 @@ impl ResNet {
                 inputs = width;
             }
         }
-        Ok(Self { conv1, bn1, blocks, fc: Linear::new(inputs, config.classes, true, &weights.at("fc"))? })
+        let relu = Relu::new(&weights.at("relu"));
+        Ok(Self { conv1, bn1, relu, blocks, fc: Linear::new(inputs, config.classes, true, &weights.at("fc"))? })
     }
 
     /// Images (n, channels, height, width) to logits (n, classes).
     pub fn forward(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
-        let mut x = ops::relu(&self.bn1.forward(&self.conv1.forward(x)?, mode)?)?;
+        let mut x = self.relu.forward(&self.bn1.forward(&self.conv1.forward(x)?, mode)?)?;
         for block in &self.blocks {
             x = block.forward(&x, mode)?;
         }

@@ -105,13 +105,6 @@ impl Attention {
     }
 }
 
-/// Twice the height and width, each value four times: by broadcasting, so that it can be differentiated any number of
-/// times.
-fn upsample(x: &Tensor) -> Result<Tensor> {
-    let (n, c, h, w) = x.dims4()?;
-    x.reshape((n, c, h, 1, w, 1))?.broadcast_as((n, c, h, 2, w, 2))?.reshape((n, c, 2 * h, 2 * w))
-}
-
 #[derive(Debug, Clone)]
 struct Level {
     resnets: Vec<Residual>,
@@ -225,7 +218,7 @@ impl UNet {
                 x = block.forward(&Tensor::cat(&[&x, &skip], 1)?, &time)?;
             }
             if let Some(smooth) = &level.sampler {
-                x = smooth.forward(&upsample(&x)?)?;
+                x = smooth.forward(&ops::upsample(&x)?)?;
             }
         }
         self.conv_out.forward(&ops::silu(&self.norm_out.forward(&x)?)?)

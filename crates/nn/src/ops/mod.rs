@@ -459,6 +459,13 @@ pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, conv: &Conv2d) -> Resu
     }
 }
 
+/// Twice the height and width of `x` (n, channels, height, width), each value four times: by broadcasting, so that it can be
+/// differentiated any number of times.
+pub fn upsample(x: &Tensor) -> Result<Tensor> {
+    let (n, c, h, w) = x.dims4()?;
+    x.reshape((n, c, h, 1, w, 1))?.broadcast_as((n, c, h, 2, w, 2))?.reshape((n, c, 2 * h, 2 * w))
+}
+
 /// Rows of `table` (rows, d) by number: `ids` (…) of type `u32`, result (…, d).
 pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let (rows, width) = table.dims2()?;
