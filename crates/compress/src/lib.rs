@@ -11,6 +11,7 @@
 //! [`nn::layers::substitute`](offprint_nn::layers::substitute): a network computes with other operands than its own while
 //! gradients flow through what was done to them.
 
+pub mod allocate;
 pub mod bits;
 pub mod calibration;
 mod compression;
