@@ -16,6 +16,7 @@ pub mod bits;
 pub mod calibration;
 mod compression;
 pub mod examples;
+pub mod export;
 pub mod hawq;
 mod layer;
 pub mod methods;
