@@ -6,7 +6,7 @@ use offprint_compress::allocate::{Budget, Solver, exact, integer_program};
 use offprint_compress::examples::Example;
 use offprint_compress::hawq::{
     Activations, Choice, Finder, FineTuning, LayerCurvature, Measuring, Optimiser, Problem, Score, Sensitivity,
-    fine_tune, is_gauss_newton, layer_curvatures, partition, post_training, rank, resnet18, sensitivities,
+    fine_tune, is_gauss_newton, layer_curvatures, partition, post_training, rank, resnet18, sensitivities, tensor_wide,
 };
 use offprint_compress::model::{evaluate, fold_batch_norms, outputs};
 use offprint_core::Progress;
@@ -185,7 +185,7 @@ fn a_dead_block_has_no_curvature() {
     let found =
         sensitivities(&network, &blocks, &batch, Measuring::default(), stream("λ"), &Progress::silent()).unwrap();
     assert_eq!((found[0].eigenvalue, found[0].trace, found[0].residual), (0.0, 0.0, 0.0));
-    let problem = Problem::new(&network, &blocks, &found, Score::Eigenvalue, &[8, 2], false, &batch).unwrap();
+    let problem = Problem::new(&network, &blocks, &found, Score::Eigenvalue, &[8, 2], tensor_wide(), &batch).unwrap();
     let bits = problem.choose(&Choice::Monotone, Budget::MeanBits(4.0), stream("bits")).unwrap();
     assert_eq!(bits[0], 2);
 }
@@ -328,7 +328,7 @@ fn fine_tuning_keeps_codes_or_refines_them_and_repairs_the_loss() {
     let samples = subject.train.narrow(0, 320).unwrap();
     let blocks = partition(&subject.network.layers().unwrap(), &[]).unwrap();
     let (bits, order) = ([4, 3, 2, 2, 4], [1, 0, 2, 4, 3]);
-    let rounded = post_training(&subject.network, &blocks, &bits, false).unwrap();
+    let rounded = post_training(&subject.network, &blocks, &bits, tensor_wide()).unwrap();
     let before = evaluate(&rounded.network, &samples, None).unwrap().loss;
     for refine_all in [false, true] {
         let settings = FineTuning { refine_all, optimiser: Optimiser::Adam { rate: 3e-4 }, ..FineTuning::default() };
@@ -416,12 +416,12 @@ fn what_cannot_be_measured_is_refused() {
     )
     .unwrap();
     let new = |score, bits: &[u32]| {
-        Problem::new(&network, &blocks, &found, score, bits, false, &batch).map(|_| ()).unwrap_err().to_string()
+        Problem::new(&network, &blocks, &found, score, bits, tensor_wide(), &batch).map(|_| ()).unwrap_err().to_string()
     };
     assert!(new(Score::Trace, &[4]).contains("layers.0"));
     assert!(new(Score::Eigenvalue, &[]).starts_with("bits"));
     assert!(new(Score::Eigenvalue, &[9]).starts_with("bits: got 9"));
-    assert!(post_training(&network, &blocks, &[4, 4], false).unwrap_err().to_string().contains("3 blocks"));
+    assert!(post_training(&network, &blocks, &[4, 4], tensor_wide()).unwrap_err().to_string().contains("3 blocks"));
     let twice = fine_tune(
         &network,
         &blocks,

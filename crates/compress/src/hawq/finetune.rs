@@ -2,7 +2,7 @@
 
 use super::activations::Activations;
 use super::blocks::Block;
-use super::problem::scheme;
+use super::problem::tensor_wide;
 use crate::layer::matrix;
 use crate::methods::{Rtn, Target};
 use crate::model::{Quality, evaluate};
@@ -62,8 +62,8 @@ pub struct FineTuning {
     pub refine_all: bool,
     /// Whether batch norms see batches and follow them; otherwise they are in evaluation, as folded ones must be.
     pub norms_follow: bool,
-    /// Whether a tensor has one scale a channel.
-    pub per_channel: bool,
+    /// The quantiser of weights; its bits do not matter.
+    pub template: Scheme,
 }
 
 impl Default for FineTuning {
@@ -74,7 +74,7 @@ impl Default for FineTuning {
             optimiser: Optimiser::Sgd { rate: 0.01, momentum: 0.9 },
             refine_all: false,
             norms_follow: true,
-            per_channel: false,
+            template: tensor_wide(),
         }
     }
 }
@@ -105,14 +105,14 @@ pub struct FineTuned {
     pub stages: Vec<Stage>,
 }
 
-/// `network` with the layers of `blocks` rounded to `bits` bits, one number a block.
+/// `network` with the layers of `blocks` rounded to `bits` bits, one number a block, by quantisers like `template`.
 ///
 /// # Errors
 /// Another number of bits than of blocks; bits that the quantiser refuses.
-pub fn post_training(network: &Network, blocks: &[Block], bits: &[u32], per_channel: bool) -> Result<Compressed> {
+pub fn post_training(network: &Network, blocks: &[Block], bits: &[u32], template: Scheme) -> Result<Compressed> {
     check(blocks, bits)?;
     let of_block = |(block, &bits): (&Block, &u32)| {
-        let target = Target::quantised(scheme(bits, per_channel));
+        let target = Target::quantised(Scheme { bits, ..template });
         block.layers.iter().map(move |layer| (layer.clone(), target)).collect::<Vec<_>>()
     };
     let targets: Vec<(LayerPlace, Target)> = blocks.iter().zip(bits).flat_map(of_block).collect();
@@ -171,7 +171,7 @@ pub fn fine_tune(
     let mode = if settings.norms_follow { Mode::Training } else { Mode::Evaluation };
     let (mut packed, mut stages) = (BTreeMap::<String, Packed>::new(), Vec::new());
     for (number, &at) in order.iter().enumerate() {
-        let (block, scheme) = (&blocks[at], scheme(bits[at], settings.per_channel));
+        let (block, scheme) = (&blocks[at], Scheme { bits: bits[at], ..settings.template });
         for place in &block.layers {
             if settings.refine_all {
                 through.0.borrow_mut().insert(place.weight.clone(), scheme);
@@ -212,7 +212,7 @@ pub fn fine_tune(
         for place in &block.layers {
             layers.push(match packed.remove(&place.weight) {
                 Some(packed) => packed,
-                None => round(&tuned, place, &scheme(bits, settings.per_channel))?,
+                None => round(&tuned, place, &Scheme { bits, ..settings.template })?,
             });
         }
     }

@@ -7,25 +7,28 @@
 //! in the order of Ω = λ‖Q(W) − W‖² and trains in between.
 
 mod activations;
-//mod bench;
+mod bench;
 mod blocks;
 mod choice;
 mod curvature;
+mod entrant;
 mod finetune;
 mod layered;
 mod problem;
+mod report;
 pub mod resnet18;
-//mod run;
-//mod study;
+mod run;
+mod study;
 
 pub use activations::Activations;
 pub use blocks::{Block, partition};
 pub use choice::Choice;
 pub use curvature::{Finder, Measuring, Sensitivity, sensitivities};
+pub use entrant::MixedPrecision;
 pub use finetune::{FineTuned, FineTuning, Optimiser, Order, Stage, fine_tune, post_training};
 pub use layered::{LayerCurvature, is_gauss_newton, layer_curvatures};
-pub use problem::{Problem, Score, rank, scheme};
-//pub use run::HawqParams;
+pub use problem::{Problem, Score, rank, tensor_wide};
+pub use run::HawqParams;
 
 /// The paper.
 #[derive(Debug)]

@@ -31,12 +31,10 @@ pub enum Score {
     Measured,
 }
 
-/// The quantiser of a weight tensor: from least to greatest weight with one scale, or symmetric with one a channel.
-pub fn scheme(bits: u32, per_channel: bool) -> Scheme {
-    match per_channel {
-        true => Scheme::symmetric(bits),
-        false => Scheme { granularity: Granularity::Tensor, ..Scheme::asymmetric(bits) },
-    }
+/// The paper's quantiser of a weight tensor: from its least to its greatest weight, with one scale. Its bits do not matter
+/// where it stands for a kind of quantiser.
+pub fn tensor_wide() -> Scheme {
+    Scheme { granularity: Granularity::Tensor, ..Scheme::asymmetric(8) }
 }
 
 /// Numbers of `scores` from the largest on; of equal ones the first comes first.
@@ -64,27 +62,27 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// The costs of quantising `network` to each of `bits`, with one scale a channel if `per_channel`.
+    /// The costs of quantising `network` to each of `bits`, with quantisers like `template`.
     ///
     /// `sensitivities` belong to `blocks`, one each. `samples` are only looked at for [`Score::Measured`], which evaluates
     /// the network blocks × bits times.
     ///
     /// # Errors
-    /// No bits, or bits outside 1 to 8 (2 to 8 with one scale a channel); a network that cannot be evaluated.
+    /// No bits, or bits outside 1 to 8 (2 to 8 for symmetric quantisers); a network that cannot be evaluated.
     pub fn new(
         network: &Network,
         blocks: &[Block],
         sensitivities: &[Sensitivity],
         score: Score,
         bits: &[u32],
-        per_channel: bool,
+        template: Scheme,
         samples: &Batch,
     ) -> Result<Self> {
         let mut bits = bits.to_vec();
         bits.sort_unstable_by(|a, b| b.cmp(a));
         bits.dedup();
         let Some(&fewest) = bits.last() else { return Err(Error::parameter("bits", "none", "at least one number")) };
-        let errors = errors(network, blocks, &bits, per_channel)?;
+        let errors = errors(network, blocks, &bits, template)?;
         let last = bits.len() - 1;
         let of = |each: &dyn Fn(usize) -> f64| -> Vec<f64> { (0..blocks.len()).map(each).collect() };
         let scaled = |factors: &[f64]| Array2::from_shape_fn(errors.dim(), |(b, o)| factors[b] * errors[[b, o]]);
@@ -106,7 +104,7 @@ impl Problem {
                 let before = evaluate(network, samples, None)?.loss;
                 let mut rises = Array2::zeros(errors.dim());
                 for ((b, o), rise) in rises.indexed_iter_mut() {
-                    let alone = post_training(network, &blocks[b..=b], &[bits[o]], per_channel)?.network;
+                    let alone = post_training(network, &blocks[b..=b], &[bits[o]], template)?.network;
                     *rise = (evaluate(&alone, samples, None)?.loss - before).max(0.0);
                 }
                 (of(&|b| rises[[b, last]]), rises)
@@ -254,13 +252,13 @@ impl Limit {
 }
 
 /// ‖Q(W) − W‖² of each block at each number of bits.
-pub(super) fn errors(network: &Network, blocks: &[Block], bits: &[u32], per_channel: bool) -> Result<Array2<f64>> {
+pub(super) fn errors(network: &Network, blocks: &[Block], bits: &[u32], template: Scheme) -> Result<Array2<f64>> {
     let mut errors = Array2::zeros((blocks.len(), bits.len()));
     for (b, block) in blocks.iter().enumerate() {
         for place in &block.layers {
             let weight = Layer::of(network, place)?.weight;
             for (o, &bits) in bits.iter().enumerate() {
-                let grid = Grid::fit(&place.name, weight.view(), &scheme(bits, per_channel))?;
+                let grid = Grid::fit(&place.name, weight.view(), &Scheme { bits, ..template })?;
                 errors[[b, o]] += grid.squared_error(weight.view());
             }
         }
