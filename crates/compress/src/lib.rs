@@ -38,7 +38,7 @@ use offprint_core::{Comparison, Paper};
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![]
+    vec![offprint_core::paper!("hawq", hawq::Hawq)]
 }
 
 /// The comparisons of this field.

@@ -34,6 +34,14 @@ impl Activations {
         Ok(this)
     }
 
+    /// The least and the greatest input of each layer so far, by the name of its weight.
+    ///
+    /// # Errors
+    /// None: a layer is listed once it was seen.
+    pub fn ranges(&self) -> Result<BTreeMap<String, (f64, f64)>> {
+        self.trackers.borrow().iter().map(|(name, tracker)| Ok((name.clone(), tracker.range()?))).collect()
+    }
+
     /// Lets ranges follow what passes, as in training, or stand still.
     pub fn watch(&self, watches: bool) {
         self.watches.set(watches);

@@ -6,7 +6,9 @@ use offprint_core::random::Stream;
 use offprint_core::{Error, Progress, Result};
 use offprint_curvature::batch_hessian::DiagonalBlock;
 use offprint_curvature::network::{LossOperator, Matrix};
-use offprint_curvature::{LinearOperator, Shifted, Until, lanczos, power_iteration_until, trace_until, vector};
+use offprint_curvature::{
+    LinearOperator, Product, Shifted, Until, lanczos, power_iteration_until, trace_until, vector,
+};
 use offprint_nn::derivatives::Loss;
 use offprint_nn::{Batch, LayerPlace, Network};
 use schemars::JsonSchema;
@@ -168,6 +170,11 @@ fn sensitivity(
     stream: Stream,
     progress: &Progress,
 ) -> Result<Sensitivity> {
+    // A product may take long: the user can stop between two.
+    let operator = &Product::new(operator.dim(), |x: &[f32], y: &mut [f32]| {
+        progress.check()?;
+        operator.apply(x, y)
+    });
     let streams = stream.nested(at as u64);
     let start = streams.stream("start");
     let (value, dominant, residual, products) = match measuring.finder {

@@ -135,16 +135,24 @@ fn check(blocks: &[Block], bits: &[u32]) -> Result<()> {
     Err(Error::parameter("bits", format!("{} numbers", bits.len()), format!("one for each of {} blocks", blocks.len())))
 }
 
-/// Quantises the blocks of `network` one after the other, in the order of their numbers in `order`, and trains on `train`
-/// after each. `activations` quantise inputs meanwhile. The network that is given stays as it is.
+/// A network, and bits for its blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Assigned<'a> {
+    /// The network in floats.
+    pub network: &'a Network,
+    /// Its blocks.
+    pub blocks: &'a [Block],
+    /// Bits of each.
+    pub bits: &'a [u32],
+}
+
+/// Quantises blocks one after the other, in the order of their numbers in `order`, and trains on `samples` after each.
+/// `activations` quantise inputs meanwhile. The network that is given stays as it is.
 ///
 /// # Errors
 /// As [`post_training`]; an order that is none of all blocks; a training that diverges; the user's stop.
-#[allow(clippy::too_many_arguments)]
 pub fn fine_tune(
-    network: &Network,
-    blocks: &[Block],
-    bits: &[u32],
+    assigned: Assigned<'_>,
     order: &[usize],
     samples: &Batch,
     activations: Option<Rc<Activations>>,
@@ -152,6 +160,7 @@ pub fn fine_tune(
     stream: Stream,
     progress: &Progress,
 ) -> Result<FineTuned> {
+    let Assigned { network, blocks, bits } = assigned;
     check(blocks, bits)?;
     let mut sorted = order.to_vec();
     sorted.sort_unstable();

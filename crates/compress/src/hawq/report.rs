@@ -135,7 +135,11 @@ fn choices(
     template: Scheme,
     run: &mut Run,
 ) -> Result<()> {
-    let budget: Budget = params.budget.parse().map_err(|e: String| Error::input("budget", e))?;
+    let budget = match params.assign.is_empty() {
+        true => params.budget.parse().map_err(|e: String| Error::input("budget", e))?,
+        // What the given bits take.
+        false => Budget::Bytes(outcome.problem.size(&outcome.bits).div_ceil(8)),
+    };
     let (network, blocks): (&Network, _) = (&outcome.float, &outcome.blocks);
     let of = |score| -> Result<Problem> {
         let problem = Problem::new(network, blocks, &outcome.found, score, &params.bits, template, samples)?;
@@ -161,7 +165,15 @@ fn choices(
     progress.begin("other choices of bits", ways.len() as u64);
     let mut tried = Vec::new();
     for (name, problem, choice) in ways {
-        let bits = problem.choose(&choice, budget, run.stream("other bits"))?;
+        let bits = match problem.choose(&choice, budget, run.stream("other bits")) {
+            Ok(bits) => bits,
+            // Given bits may be fewer than those to choose from.
+            Err(error @ Error::Parameter { .. }) => {
+                run.warn(format!("other choices of bits are left out: {error}"));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let rounded = post_training(network, blocks, &bits, template)?.network;
         let within = || outcome.activations.clone().map(|a| a as Rc<dyn Substitute>);
         tried.push(Tried {
@@ -265,6 +277,9 @@ fn files(params: &HawqParams, outcome: &Outcome, run: &mut Run) -> Result<()> {
         .collect();
     let document = json!({
         "blocks": entries, "layers": outcome.tuned.records, "stages": outcome.tuned.stages, "batch_norms_folded": folded,
+        "activations": outcome.activations.as_ref().map(|a| a.ranges()).transpose()?.map(|ranges| {
+            json!({ "bits": params.activations, "ranges": ranges })
+        }),
     });
     run.save_json("hawq.json", &document)?;
     match run.out() {

@@ -4,7 +4,7 @@ use super::activations::Activations;
 use super::blocks::{Block, partition};
 use super::choice::Choice;
 use super::curvature::{Finder, Measuring, Sensitivity, sensitivities};
-use super::finetune::{FineTuned, FineTuning, Optimiser, Order, fine_tune, post_training};
+use super::finetune::{Assigned, FineTuned, FineTuning, Optimiser, Order, fine_tune, post_training};
 use super::problem::{Problem, Score, errors, rank, tensor_wide};
 use super::{Hawq, report};
 use crate::allocate::{Budget, Solver};
@@ -197,6 +197,11 @@ impl HawqParams {
             .map_err(|_| Error::parameter("budget", &self.budget, "like 9680B, 12kB, 1.5MB, 3bits, 0.13x or 2.5Gbops"))
     }
 
+    /// The budget, without a bound where the bits are given.
+    fn limit(&self) -> Result<Budget> {
+        if self.assign.is_empty() { self.budget() } else { Ok(Budget::Bytes(u64::MAX / 8)) }
+    }
+
     fn choice(&self) -> Choice {
         match self.choice {
             _ if !self.assign.is_empty() => Choice::Given(self.assign.clone()),
@@ -280,7 +285,7 @@ impl Method for Hawq {
         let of = |score| Problem::new(&network, &blocks, &found, score, &params.bits, template, &samples).map(pinned);
         let activation_bits = params.activations.unwrap_or(32);
         let problem = Problem { activation_bits, ..of(params.score)? };
-        let bits = problem.choose(&params.choice(), params.budget()?, run.stream("bits"))?;
+        let bits = problem.choose(&params.choice(), params.limit()?, run.stream("bits"))?;
         let errors: Vec<f64> = (0..blocks.len())
             .map(|b| Ok(errors(&network, &blocks[b..=b], &bits[b..=b], template)?[[0, 0]]))
             .collect::<Result<_>>()?;
@@ -293,7 +298,8 @@ impl Method for Hawq {
             Some(bits) => Some(Activations::calibrated(bits, &network, &samples, params.part)?),
             None => None,
         };
-        let tuned = tune(params, &network, &blocks, &bits, &order, &train, activations.clone(), run)?;
+        let assigned = Assigned { network: &network, blocks: &blocks, bits: &bits };
+        let tuned = tune(params, assigned, &order, &train, activations.clone(), run)?;
         let outcome =
             Outcome { float: network.copy()?, blocks, found, problem, bits, errors, order, tuned, activations };
         report::run(params, &outcome, &samples, &test, template, run)
@@ -301,19 +307,16 @@ impl Method for Hawq {
 }
 
 /// Rounds block by block, with training in between if epochs are asked for.
-#[allow(clippy::too_many_arguments)]
 fn tune(
     params: &HawqParams,
-    network: &Network,
-    blocks: &[Block],
-    bits: &[u32],
+    assigned: Assigned<'_>,
     order: &[usize],
     train: &Batch,
     activations: Option<Rc<Activations>>,
     run: &Run,
 ) -> Result<FineTuned> {
     if params.epochs == 0 {
-        let rounded = post_training(network, blocks, bits, params.template())?;
+        let rounded = post_training(assigned.network, assigned.blocks, assigned.bits, params.template())?;
         let (network, layers, records) = (rounded.network, rounded.layers, rounded.records);
         return Ok(FineTuned { network, layers, records, stages: Vec::new() });
     }
@@ -326,7 +329,7 @@ fn tune(
         template: params.template(),
     };
     let stream = run.stream("fine-tuning");
-    fine_tune(network, blocks, bits, order, train, activations, settings, stream, &run.progress())
+    fine_tune(assigned, order, train, activations, settings, stream, &run.progress())
 }
 
 /// One sample, to see the sizes of layers by.

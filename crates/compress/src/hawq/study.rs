@@ -3,7 +3,7 @@
 use super::blocks::{Block, partition};
 use super::choice::Choice;
 use super::curvature::{Finder, Measuring, Sensitivity, sensitivities};
-use super::finetune::{FineTuning, Optimiser, fine_tune, post_training};
+use super::finetune::{Assigned, FineTuning, Optimiser, fine_tune, post_training};
 use super::problem::{Problem, Score, errors, rank, tensor_wide};
 use super::{Hawq, resnet18};
 use crate::allocate::{Budget, Solver, exact};
@@ -11,7 +11,6 @@ use crate::examples::Example;
 use crate::model::{Quality, evaluate};
 use candle_core::DType;
 use offprint_core::figure::{Axis, Figure, Plot};
-use offprint_core::random::Stream;
 use offprint_core::{Error, Result, Run, Study, Table};
 use offprint_math::stats::{mean, standard_deviation};
 use offprint_nn::data::{Digits, digits};
@@ -28,14 +27,15 @@ const SEEDS: usize = 3;
 
 impl Study for Hawq {
     fn measure(run: &mut Run) -> Result<()> {
-        let data = digits(DType::F32)?;
-        let networks = networks(run)?;
-        let few = &networks[..networks.len().min(SEEDS)];
-        let looks = few.iter().map(|network| look(network, &data, run)).collect::<Result<Vec<_>>>()?;
-        spread(&looks, run)?;
-        ablation(&looks, &data, run)?;
-        baselines(&looks, &data, run)?;
-        order(&networks, &data, run)?;
+        let mut data = digits(DType::F32)?;
+        let samples = run.scale().pick(SAMPLES, data.train.len(), data.train.len());
+        data.train = data.train.narrow(0, samples).map_err(offprint_nn::computation)?;
+        let looks = networks(run)?.iter().map(|network| look(network, &data, run)).collect::<Result<Vec<_>>>()?;
+        let few = &looks[..looks.len().min(SEEDS)];
+        spread(few, run)?;
+        ablation(few, &data, run)?;
+        baselines(few, &data, run)?;
+        order(&looks, &data, run)?;
         published(run)?;
         run.not_measured(
             "cifar10",
@@ -67,6 +67,17 @@ struct Look {
     problem: Problem,
     /// Largest relative difference between λ by power iteration and by ten Lanczos steps.
     disagreement: f64,
+}
+
+impl Look {
+    /// `bits` in the order of the ranking, by block.
+    fn given(&self, bits: &[u32], run: &Run) -> Result<Vec<u32>> {
+        self.problem.choose(&Choice::Given(bits.to_vec()), Budget::Bytes(u64::MAX / 8), run.stream("bits"))
+    }
+
+    fn assigned<'a>(&'a self, bits: &'a [u32]) -> Assigned<'a> {
+        Assigned { network: &self.network, blocks: &self.blocks, bits }
+    }
 }
 
 fn look(network: &Network, data: &Digits, run: &Run) -> Result<Look> {
@@ -145,10 +156,7 @@ fn ablation(looks: &[Look], data: &Digits, run: &mut Run) -> Result<()> {
     .columns(looks.len());
     let mut table = Vec::new();
     for (seed, look) in looks.iter().enumerate() {
-        let given = |bits: &[u32]| {
-            look.problem.choose(&Choice::Given(bits.to_vec()), Budget::Bytes(u64::MAX / 8), run.stream("bits"))
-        };
-        let (ours, theirs) = (given(&BITS)?, given(&reversed)?);
+        let (ours, theirs) = (look.given(&BITS, run)?, look.given(&reversed, run)?);
         let all = permutations()
             .into_iter()
             .map(|bits| Ok((look.problem.size(&bits) as f64 / 8.0, rounded(look, &bits, &data.train)?.loss, bits)))
@@ -167,17 +175,7 @@ fn ablation(looks: &[Look], data: &Digits, run: &mut Run) -> Result<()> {
                 FineTuning { refine_all: true, optimiser: Optimiser::Adam { rate: 3e-4 }, ..FineTuning::default() };
             let order = omegas(look, bits)?;
             let stream = run.stream("ablation").nested(seed as u64).stream("fine-tuning");
-            let tuned = fine_tune(
-                &look.network,
-                &look.blocks,
-                bits,
-                &order,
-                &data.train,
-                None,
-                settings,
-                stream,
-                &run.progress(),
-            )?;
+            let tuned = fine_tune(look.assigned(bits), &order, &data.train, None, settings, stream, &run.progress())?;
             Ok(evaluate(&tuned.network, &data.test, None)?.accuracy)
         };
         let row = [accuracy(&ours)?, accuracy(&theirs)?, tuned(&ours)?, tuned(&theirs)?];
@@ -277,25 +275,22 @@ fn baselines(looks: &[Look], data: &Digits, run: &mut Run) -> Result<()> {
 }
 
 /// Blocks quantised in the order of falling Ω, and of rising.
-fn order(networks: &[Network], data: &Digits, run: &mut Run) -> Result<()> {
-    let (train, repeats) = run.scale().pick((320, 2), (data.train.len(), 1), (data.train.len(), 1));
-    let samples = data.train.narrow(0, train).map_err(offprint_nn::computation)?;
+fn order(looks: &[Look], data: &Digits, run: &mut Run) -> Result<()> {
+    // A spread needs at least two trainings.
+    let repeats = run.scale().pick(2, 1, 1);
     let settings = FineTuning { optimiser: Optimiser::Adam { rate: 3e-4 }, ..FineTuning::default() };
     let (mut falling, mut rising) = (Vec::new(), Vec::new());
-    for (seed, network) in networks.iter().enumerate() {
-        let look = look(network, data, run)?;
-        let bits =
-            look.problem.choose(&Choice::Given(BITS.to_vec()), Budget::Bytes(u64::MAX / 8), run.stream("bits"))?;
-        let order = omegas(&look, &bits)?;
+    for (number, look) in looks.iter().enumerate() {
+        let bits = look.given(&BITS, run)?;
+        let order = omegas(look, &bits)?;
+        let backwards: Vec<usize> = order.iter().rev().copied().collect();
         for repeat in 0..repeats {
-            let stream: Stream = run.stream("order").nested((seed * repeats + repeat) as u64).stream("fine-tuning");
-            let last = |order: &[usize]| -> Result<f64> {
+            let stream = run.stream("order").nested((number * repeats + repeat) as u64).stream("fine-tuning");
+            for (order, losses) in [(&order, &mut falling), (&backwards, &mut rising)] {
                 let tuned =
-                    fine_tune(network, &look.blocks, &bits, order, &samples, None, settings, stream, &run.progress())?;
-                Ok(evaluate(&tuned.network, &samples, None)?.loss)
-            };
-            falling.push(last(&order)?);
-            rising.push(last(&order.iter().rev().copied().collect::<Vec<_>>())?);
+                    fine_tune(look.assigned(&bits), order, &data.train, None, settings, stream, &run.progress())?;
+                losses.push(evaluate(&tuned.network, &data.train, None)?.loss);
+            }
         }
     }
     let gains: Vec<f64> = rising.iter().zip(&falling).map(|(r, f)| r - f).collect();
