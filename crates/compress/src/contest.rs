@@ -159,6 +159,7 @@ pub fn quantisers() -> Vec<Box<dyn Entrant>> {
         Box::new(LayerByLayer(Box::new(act_order))),
         Box::new(Rounding),
         Box::new(LearnedSteps),
+        Box::new(crate::hawq::MixedPrecision),
     ]
 }
 

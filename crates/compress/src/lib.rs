@@ -24,6 +24,7 @@ pub mod contest;
 pub mod examples;
 pub mod export;
 pub mod gqsa;
+pub mod hawq;
 pub mod hesso;
 mod layer;
 pub mod methods;
@@ -46,6 +47,7 @@ pub fn papers() -> Vec<Paper> {
         offprint_core::paper!("hesso", hesso::HessoPaper),
         offprint_core::paper!("gqsa", gqsa::Gqsa),
         offprint_core::paper!("adadfq", adadfq::AdaDfq),
+        offprint_core::paper!("hawq", hawq::Hawq),
     ]
 }
 

@@ -17,14 +17,35 @@ pub fn trace<T: Real>(
     stream: Stream,
     progress: &Progress,
 ) -> Result<Estimate> {
-    check_probes(probes)?;
-    let mut values = Vec::with_capacity(probes);
-    for probe in 0..probes {
+    trace_until(operator, 0.0, probes, stream, progress).map(|(estimate, _)| estimate)
+}
+
+/// [`trace`] from as many probes as it takes for one more to move the mean by less than the share `change` of itself, but
+/// at most `limit`; also how many that were. (PyHessian and HAWQ-V2 stop so; it is no bound on the error.)
+///
+/// # Errors
+/// As there.
+pub fn trace_until<T: Real>(
+    operator: &impl LinearOperator<T>,
+    change: f64,
+    limit: usize,
+    stream: Stream,
+    progress: &Progress,
+) -> Result<(Estimate, usize)> {
+    check_probes(limit)?;
+    let (mut values, mut sum) = (Vec::with_capacity(limit), 0.0);
+    for probe in 0..limit {
         let z: Vec<T> = rademacher(stream, probe as u64, operator.dim());
-        values.push(dot(&z, &product(operator, &z)?));
+        let (value, before) = (dot(&z, &product(operator, &z)?), sum / probe as f64);
+        values.push(value);
+        sum += value;
         progress.check()?;
+        // Before the first probe the mean is not a number, which nothing is close to.
+        if (sum / values.len() as f64 - before).abs() < change * before.abs() {
+            break;
+        }
     }
-    Ok(Estimate::of(&values))
+    Ok((Estimate::of(&values), values.len()))
 }
 
 /// The diagonal from `probes` sign vectors: the mean of z ∘ A z, `(n,)`. The variance of element i is

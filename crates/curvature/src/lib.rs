@@ -25,12 +25,12 @@ mod solve;
 pub mod vector;
 pub mod wide;
 
-pub use hutchinson::{diagonal, trace};
+pub use hutchinson::{diagonal, trace, trace_until};
 pub use inverse::Inverse;
 pub use kronecker::{Damping, KroneckerFactors, KroneckerInverse, KroneckerLayer, KroneckerParts, LayerPlace};
 pub use lanczos::{Deflated, Lanczos, Ritz, lanczos, lanczos_until};
 pub use operator::{EmpiricalFisher, Explicit, LinearOperator, Product, Shifted};
-pub use power::{Eigenpair, power_iteration};
+pub use power::{Eigenpair, Until, power_iteration, power_iteration_until};
 pub use quadrature::{Estimate, Spectrum, spectrum};
 pub use real::Real;
 pub use solve::{Solution, conjugate_gradients, lissa};

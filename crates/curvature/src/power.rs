@@ -19,6 +19,16 @@ pub struct Eigenpair<T = f64> {
     pub products: usize,
 }
 
+/// When a power iteration has gone far enough.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Until {
+    /// The residual is at most this share of |value|: the value is then known to be that close to an eigenvalue.
+    Residual(f64),
+    /// The value moved by less than this share of itself from one product to the next: cheaper, and no bound. PyHessian
+    /// stops so.
+    Change(f64),
+}
+
 /// The eigenvalue of largest magnitude of `operator`, from a random start, until the residual falls to
 /// `tolerance · |value|` or `limit` products are spent. Converges like (|λ₂|/|λ₁|)ᵏ; for a spectrum whose ends are
 /// about equally far from zero [`crate::lanczos`] needs far fewer products.
@@ -31,13 +41,26 @@ pub fn power_iteration<T: Real>(
     limit: usize,
     stream: Stream,
 ) -> Result<Eigenpair<T>> {
+    power_iteration_until(operator, Until::Residual(tolerance), limit, stream)
+}
+
+/// [`power_iteration`] with another rule to stop.
+///
+/// # Errors
+/// As there.
+pub fn power_iteration_until<T: Real>(
+    operator: &impl LinearOperator<T>,
+    until: Until,
+    limit: usize,
+    stream: Stream,
+) -> Result<Eigenpair<T>> {
     if limit == 0 {
         return Err(Error::parameter("limit", limit, "at least 1"));
     }
     let mut vector: Vec<T> = gaussian(stream, 0, operator.dim());
     let length = norm(&vector);
     scale(&mut vector, 1.0 / length);
-    let mut products = 0;
+    let (mut products, mut before) = (0, f64::INFINITY);
     loop {
         let mut image = product(operator, &vector)?;
         products += 1;
@@ -46,9 +69,14 @@ pub fn power_iteration<T: Real>(
         let mut difference = image.clone();
         add_scaled(&mut difference, -value, &vector);
         let residual = norm(&difference);
-        if residual <= tolerance * value.abs() || products == limit || length == 0.0 {
+        let close = match until {
+            Until::Residual(tolerance) => residual <= tolerance * value.abs(),
+            Until::Change(tolerance) => (value - before).abs() < tolerance * before.abs(),
+        };
+        if close || products == limit || length == 0.0 {
             return Ok(Eigenpair { value, vector, residual, products });
         }
+        before = value;
         scale(&mut image, 1.0 / length);
         vector = image;
     }

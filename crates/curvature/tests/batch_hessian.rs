@@ -204,6 +204,14 @@ fn blocks_are_the_dense_diagonal_blocks() {
         let error = DiagonalBlock::new::<f64>(operator, range).err().unwrap().to_string();
         assert!(error.starts_with("range"), "{error}");
     }
+    let both = DiagonalBlock::of::<f64>(operator, vec![2..5, 30..31]).unwrap();
+    let mut image = [0.0; 4];
+    both.apply(&[0.0, 1.0, 0.0, 2.0], &mut image).unwrap();
+    let at = [2, 3, 4, 30];
+    image.iter().zip(at).for_each(|(y, i)| close(*y, matrix[[i, 3]] + 2.0 * matrix[[i, 30]], 1e-12));
+    for ranges in [vec![], vec![4..8, 6..9]] {
+        assert!(DiagonalBlock::of::<f64>(operator, ranges).is_err());
+    }
 }
 
 /// Eigenvalues of a spectrum with a bulk of its own between 0 and 1, and spikes at 4 and −1.5.

@@ -4,8 +4,8 @@ use ndarray::{Array2, aview1};
 use offprint_core::Progress;
 use offprint_core::random::{Stream, Streams};
 use offprint_curvature::{
-    Deflated, EmpiricalFisher, Explicit, LinearOperator, Product, Shifted, conjugate_gradients, diagonal, lanczos,
-    lissa, power_iteration, spectrum, trace, vector,
+    Deflated, EmpiricalFisher, Explicit, LinearOperator, Product, Shifted, Until, conjugate_gradients, diagonal,
+    lanczos, lissa, power_iteration, power_iteration_until, spectrum, trace, trace_until, vector,
 };
 use offprint_math::linalg::{eigh, solve};
 use proptest::prelude::*;
@@ -105,6 +105,23 @@ fn power_iteration_finds_the_largest_magnitude_and_deflation_the_next() {
     let second = power_iteration(&Deflated::new(operator, found.view()), 1e-10, 1000, stream(2)).unwrap();
     assert!((second.value - 3.0).abs() < 1e-9);
     assert!(power_iteration(&operator, 0.1, 0, stream(1)).is_err());
+    let sooner = power_iteration_until(&operator, Until::Change(1e-3), 1000, stream(1)).unwrap();
+    assert!(sooner.products < first.products && (sooner.value + 5.0).abs() < 0.05, "{sooner:?}");
+    // A change is judged from the second product on; a zero operator ends at once.
+    assert_eq!(power_iteration_until(&operator, Until::Change(1e9), 1000, stream(1)).unwrap().products, 2);
+    let nothing = Array2::<f64>::zeros((3, 3));
+    let dead = power_iteration_until(&Explicit::new(nothing.view(), "0").unwrap(), Until::Change(1e-3), 9, stream(1));
+    assert_eq!((dead.as_ref().unwrap().value, dead.unwrap().products), (0.0, 1));
+}
+
+#[test]
+fn a_trace_stops_when_its_mean_stands_still() {
+    let diagonal = Array2::<f64>::from_diag(&ndarray::arr1(&[1.0, -5.0, 7.0]));
+    let operator = Explicit::new(diagonal.view(), "a").unwrap();
+    // Signs do not matter to a diagonal matrix: the second probe changes nothing.
+    let (estimate, probes) = trace_until(&operator, 1e-3, 50, stream(1), &Progress::silent()).unwrap();
+    assert_eq!((estimate.value, probes), (3.0, 2));
+    assert!(trace_until(&operator, 1e-3, 0, stream(1), &Progress::silent()).is_err());
 }
 
 #[test]

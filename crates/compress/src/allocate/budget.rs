@@ -42,6 +42,32 @@ pub enum Budget {
     Degradation(f64),
 }
 
+impl std::str::FromStr for Budget {
+    type Err = String;
+
+    /// `9680B`, `12kB` or `1.5MB` (of 1000), `3bits` a weight, `0.13x` of 32-bit floats, `2.5Gbops` (or `Mbops`, `bops`) a
+    /// sample.
+    fn from_str(text: &str) -> Result<Self, String> {
+        type Make = fn(f64) -> Budget;
+        let units: [(&str, Make); 8] = [
+            ("Gbops", |x| Self::BitOperations((x * 1e9).round() as u64)),
+            ("Mbops", |x| Self::BitOperations((x * 1e6).round() as u64)),
+            ("bops", |x| Self::BitOperations(x.round() as u64)),
+            ("bits", Self::MeanBits),
+            ("MB", |x| Self::Bytes((x * 1e6).round() as u64)),
+            ("kB", |x| Self::Bytes((x * 1e3).round() as u64)),
+            ("B", |x| Self::Bytes(x.round() as u64)),
+            ("x", |x| Self::MeanBits(32.0 * x)),
+        ];
+        let found = units.iter().find_map(|(unit, make)| text.trim().strip_suffix(unit).map(|number| (number, make)));
+        let number = found.and_then(|(number, make)| Some((number.trim().parse::<f64>().ok()?, make)));
+        match number {
+            Some((number, make)) if number >= 0.0 && number.is_finite() => Ok(make(number)),
+            _ => Err(format!("\"{text}\" is no budget; write 9680B, 12kB, 1.5MB, 3bits, 0.13x or 2.5Gbops")),
+        }
+    }
+}
+
 /// Sizes that costs are rounded to when they are the budget.
 const COST_UNITS: f64 = (1_u64 << 40) as f64;
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 #[derive(Debug, Clone)]
 pub struct DiagonalBlock<A> {
     operator: A,
-    range: Range<usize>,
+    ranges: Vec<Range<usize>>,
     whole: usize,
 }
 
@@ -23,24 +23,51 @@ impl<A> DiagonalBlock<A> {
     where
         A: LinearOperator<T>,
     {
+        Self::of(operator, vec![range])
+    }
+
+    /// The rows and columns in all of `ranges`, one after the other: the block of several tensors.
+    ///
+    /// # Errors
+    /// No range; one that is empty, reaches beyond the operator, or does not begin where those before it have ended.
+    pub fn of<T: Real>(operator: A, ranges: Vec<Range<usize>>) -> Result<Self>
+    where
+        A: LinearOperator<T>,
+    {
         let whole = operator.dim();
-        if range.is_empty() || range.end > whole {
-            return Err(Error::parameter("range", format!("{range:?}"), format!("not empty and within 0..{whole}")));
+        let mut after = 0;
+        for range in &ranges {
+            if range.is_empty() || range.end > whole || range.start < after {
+                let allowed = format!("not empty, within {after}..{whole}");
+                return Err(Error::parameter("range", format!("{range:?}"), allowed));
+            }
+            after = range.end;
         }
-        Ok(Self { operator, range, whole })
+        match ranges.is_empty() {
+            true => Err(Error::parameter("range", "none", "at least one")),
+            false => Ok(Self { operator, ranges, whole }),
+        }
     }
 }
 
 impl<T: Real, A: LinearOperator<T>> LinearOperator<T> for DiagonalBlock<A> {
     fn dim(&self) -> usize {
-        self.range.len()
+        self.ranges.iter().map(ExactSizeIterator::len).sum()
     }
 
     fn apply(&self, x: &[T], y: &mut [T]) -> Result<()> {
         let (mut input, mut image) = (vec![T::default(); self.whole], vec![T::default(); self.whole]);
-        input[self.range.clone()].copy_from_slice(x);
+        let mut at = 0;
+        for range in &self.ranges {
+            input[range.clone()].copy_from_slice(&x[at..at + range.len()]);
+            at += range.len();
+        }
         self.operator.apply(&input, &mut image)?;
-        y.copy_from_slice(&image[self.range.clone()]);
+        at = 0;
+        for range in &self.ranges {
+            y[at..at + range.len()].copy_from_slice(&image[range.clone()]);
+            at += range.len();
+        }
         Ok(())
     }
 }
