@@ -19,6 +19,7 @@ pub mod examples;
 mod layer;
 pub mod methods;
 pub mod model;
+pub mod ofq;
 mod packed;
 pub mod quantiser;
 

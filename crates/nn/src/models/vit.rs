@@ -47,7 +47,8 @@ impl ViTConfig {
         }
     }
 
-    fn tokens(&self) -> usize {
+    /// Tokens of an image, the class token among them.
+    pub fn tokens(&self) -> usize {
         (self.image / self.patch).pow(2) + usize::from(self.class_token)
     }
 }
@@ -55,8 +56,6 @@ impl ViTConfig {
 /// Initial deviation of timm's position embeddings. Its linear layers start with the same, which suits a width of several
 /// hundred; here they start with PyTorch's default, which suits any.
 const STD: f64 = 0.02;
-/// timm's layer norms.
-const EPS: f64 = 1e-6;
 
 #[derive(Debug, Clone)]
 struct Block {
@@ -73,10 +72,10 @@ impl Block {
     fn new(config: &ViTConfig, weights: &Weights) -> Result<Self> {
         let width = config.width;
         Ok(Self {
-            norm1: LayerNorm::new(width, EPS, &weights.at("norm1"))?,
+            norm1: LayerNorm::new(width, ViT::EPS, &weights.at("norm1"))?,
             qkv: Linear::new(width, 3 * width, true, &weights.at("attn.qkv"))?,
             proj: Linear::new(width, width, true, &weights.at("attn.proj"))?,
-            norm2: LayerNorm::new(width, EPS, &weights.at("norm2"))?,
+            norm2: LayerNorm::new(width, ViT::EPS, &weights.at("norm2"))?,
             fc1: Linear::new(width, config.mlp, true, &weights.at("mlp.fc1"))?,
             fc2: Linear::new(config.mlp, width, true, &weights.at("mlp.fc2"))?,
             heads: config.heads,
@@ -105,6 +104,9 @@ pub struct ViT {
 }
 
 impl ViT {
+    /// Added to the variance by timm's layer norms.
+    pub const EPS: f64 = 1e-6;
+
     /// Builds the layers from `weights`.
     pub fn new(config: &ViTConfig, weights: &Weights) -> Result<Self> {
         let ViTConfig { image, patch, channels, width, mlp, classes, .. } = *config;
@@ -129,7 +131,7 @@ impl ViT {
             blocks: (0..config.depth)
                 .map(|i| Block::new(config, &weights.at("blocks").at(i)))
                 .collect::<Result<_>>()?,
-            norm: LayerNorm::new(width, EPS, &weights.at("norm"))?,
+            norm: LayerNorm::new(width, ViT::EPS, &weights.at("norm"))?,
             head: Linear::new(width, classes, true, &weights.at("head"))?,
         })
     }
