@@ -81,8 +81,13 @@ impl Shifted {
     }
 
     /// Takes the values of [`Self::vars`] as set by somebody else.
-    pub fn begun(&self) {
+    pub(super) fn begun(&self) {
         self.begun.set(true);
+    }
+
+    /// Is as far as `other`, whose values it was given.
+    pub(super) fn follow(&self, other: &Self) {
+        self.begun.set(other.begun.get());
     }
 
     /// `x` brought to its levels. The first call sets each step to 2 mean|x|/√Q of its activations, or 4 mean|x|/√Q if

@@ -29,7 +29,17 @@ pub enum Form {
 #[derive(Debug)]
 enum Logits {
     Plain { queries_and_keys: Site, queries: Option<Shifted>, keys: Option<Shifted> },
-    Qkr { product: Site, products: Option<Shifted>, keep_query_bias: bool },
+    Qkr { product: Site, products: Option<Shifted>, bias: QueryBias },
+}
+
+/// What becomes of the queries' bias.
+#[derive(Debug)]
+enum QueryBias {
+    Dropped,
+    /// b_qᵀ W_k is computed from the weights.
+    Kept,
+    /// b_qᵀ W_k of each head (heads, width), where the weights are not known any more.
+    Stored(Tensor),
 }
 
 #[derive(Debug)]
@@ -62,7 +72,7 @@ impl Attention {
             Form::Qkr { keep_query_bias } => Logits::Qkr {
                 product: parts.site(at("product"), Origin::Product { qkv: qkv.clone(), heads })?,
                 products: by_token("product", heads * width)?,
-                keep_query_bias,
+                bias: if keep_query_bias { QueryBias::Kept } else { QueryBias::Dropped },
             },
         };
         Ok(Self {
@@ -95,12 +105,18 @@ impl Attention {
                 };
                 part(0, queries)?.matmul(&part(1, keys)?.t()?)?
             }
-            Logits::Qkr { product, products, keep_query_bias } => {
+            Logits::Qkr { product, products, .. } => {
                 // t_m = Â_h x_m of all heads, side by side; then x_nᵀ t_m.
                 let t = quantised(products.as_ref(), &ops::linear(&x, &product.weight(margin)?, None)?)?;
                 let t = t.reshape((n, tokens * self.heads, width))?;
                 let logits = x.matmul(&t.t()?)?.reshape((n, tokens, tokens, self.heads))?.permute((0, 3, 1, 2))?;
-                if *keep_query_bias { logits.broadcast_add(&self.query_bias(&x)?)? } else { logits.contiguous()? }
+                match self.gain()? {
+                    // b_qᵀ W_k x_m: (n, heads, 1, tokens).
+                    Some(gain) => {
+                        logits.broadcast_add(&ops::linear(&x, &gain, None)?.transpose(1, 2)?.unsqueeze(2)?)?
+                    }
+                    None => logits.contiguous()?,
+                }
             }
         };
         let seen = ops::softmax(&(logits / (d as f64).sqrt())?.contiguous()?)?;
@@ -111,13 +127,25 @@ impl Attention {
         self.proj.forward(&mixed, margin)
     }
 
-    /// b_qᵀ W_k x_m of each head: (n, heads, 1, tokens).
-    fn query_bias(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let (width, heads) = (self.width, self.heads);
-        let queries = self.bias.narrow(0, 0, width)?.reshape((heads, 1, ()))?;
-        let keys = self.qkv.narrow(0, width, width)?.reshape((heads, (), width))?;
-        let gain = queries.matmul(&keys)?.reshape((heads, width))?;
-        ops::linear(x, &gain, None)?.transpose(1, 2)?.unsqueeze(2)
+    /// b_qᵀ W_k of each head (heads, width), if the queries' bias is kept.
+    pub fn gain(&self) -> candle_core::Result<Option<Tensor>> {
+        match &self.logits {
+            Logits::Plain { .. } | Logits::Qkr { bias: QueryBias::Dropped, .. } => Ok(None),
+            Logits::Qkr { bias: QueryBias::Stored(gain), .. } => Ok(Some(gain.clone())),
+            Logits::Qkr { bias: QueryBias::Kept, .. } => {
+                let (width, heads) = (self.width, self.heads);
+                let queries = self.bias.narrow(0, 0, width)?.reshape((heads, 1, ()))?;
+                let keys = self.qkv.narrow(0, width, width)?.reshape((heads, (), width))?;
+                queries.matmul(&keys)?.reshape((heads, width)).map(Some)
+            }
+        }
+    }
+
+    /// Fixes [`Self::gain`].
+    pub fn store_gain(&mut self, gain: Tensor) {
+        if let Logits::Qkr { bias, .. } = &mut self.logits {
+            *bias = QueryBias::Stored(gain);
+        }
     }
 
     pub fn sites(&self) -> impl Iterator<Item = &Site> {

@@ -21,6 +21,11 @@ const PRECISION: &str = "precision";
 const ACTIVATIONS: &str = "activations";
 const SHADOW: &str = "shadow";
 
+/// b_qᵀ W_k of a block's heads, where the queries' bias is kept.
+fn gain_of(block: usize) -> String {
+    format!("blocks.{block}.attn.gain")
+}
+
 /// Whether metadata are those of a network quantised here.
 pub fn is_quantised(metadata: &Metadata) -> bool {
     metadata.get(FORMAT.0).is_some_and(|format| format == FORMAT.1)
@@ -73,6 +78,11 @@ impl QuantisedViT {
         for (name, var) in self.activations().flat_map(Shifted::vars) {
             arrays.insert(format!("{ACTIVATIONS}.{name}"), array(&var)?);
         }
+        for (block, attention) in self.attentions().enumerate() {
+            if let Some(gain) = attention.gain().map_err(computation)? {
+                arrays.insert(gain_of(block), array(&gain)?);
+            }
+        }
         let words = |value: serde_json::Result<String>| value.expect("plain data");
         let metadata = [
             (FORMAT.0.to_owned(), FORMAT.1.to_owned()),
@@ -121,6 +131,12 @@ impl QuantisedViT {
             var.set(&file.tensor(&format!("{ACTIVATIONS}.{name}"), var.dims())?).map_err(computation)?;
         }
         network.activations().for_each(Shifted::begun);
+        let shape = [config.heads, config.width];
+        for (block, attention) in network.attentions_mut().enumerate().filter(|_| !shadow) {
+            if attention.gain().map_err(computation)?.is_some() {
+                attention.store_gain(file.tensor(&gain_of(block), &shape)?);
+            }
+        }
         for site in network.all_sites_mut() {
             let reading = file.reading(site)?;
             match site.trained() {

@@ -173,6 +173,19 @@ impl QuantisedViT {
         Ok(Self { config, precision, network, patches, blocks, head, margin: Cell::new(None) })
     }
 
+    /// A network with the same values in tensors of its own, which is trained by itself.
+    ///
+    /// # Errors
+    /// None but those of the tensor library.
+    pub fn copy(&self) -> Result<Self> {
+        let copy = Self::new(&self.network, self.precision)?;
+        for ((_, to), (_, from)) in copy.vars().iter().zip(self.vars()) {
+            to.set(&from).map_err(computation)?;
+        }
+        copy.activations().zip(self.activations()).for_each(|(to, from)| to.follow(from));
+        Ok(copy)
+    }
+
     /// The shape of the transformer.
     pub fn config(&self) -> &ViTConfig {
         &self.config
@@ -254,6 +267,16 @@ impl QuantisedViT {
             .iter_mut()
             .flat_map(|block| block.attention.sites_mut().chain([&mut block.fc1.site, &mut block.fc2.site]));
         blocks.chain([&mut self.patches.site, &mut self.head.site])
+    }
+
+    /// The attention of each block.
+    pub(super) fn attentions(&self) -> impl Iterator<Item = &Attention> {
+        self.blocks.iter().map(|block| &block.attention)
+    }
+
+    /// As [`Self::attentions`].
+    pub(super) fn attentions_mut(&mut self) -> impl Iterator<Item = &mut Attention> {
+        self.blocks.iter_mut().map(|block| &mut block.attention)
     }
 
     /// All quantisers of activations.
