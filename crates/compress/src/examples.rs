@@ -1,10 +1,11 @@
 //! Trained models that are compiled into the crate, with their data: default runs need no files and no training.
 
 use crate::model::windows;
+pub use crate::subject::Subject;
 use candle_core::DType;
 use offprint_core::Result;
+use offprint_nn::Network;
 use offprint_nn::data::{Characters, digits};
-use offprint_nn::{Batch, Network};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,30 +21,28 @@ pub enum Example {
     CharLm,
 }
 
-/// A network with samples to calibrate or train with, and others to test on.
-#[derive(Debug, Clone)]
-pub struct Subject {
-    /// The network, in single precision.
-    pub network: Network,
-    /// What it was trained on.
-    pub train: Batch,
-    /// What it was not.
-    pub test: Batch,
-}
-
 impl Example {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DigitsCnn => "digits-cnn",
+            Self::DigitsVit => "digits-vit",
+            Self::CharLm => "char-lm",
+        }
+    }
+
     /// The model with its data: images of digits split 1297 to 500, or windows of 64 characters of which the last tenth
     /// are for testing.
     ///
     /// # Errors
     /// None but those of the tensor library.
     pub fn load(self) -> Result<Subject> {
-        let (bytes, name): (&'static [u8], _) = match self {
-            Self::DigitsCnn => (include_bytes!("../data/digits-cnn.safetensors"), "digits-cnn"),
-            Self::DigitsVit => (include_bytes!("../data/digits-vit.safetensors"), "digits-vit"),
-            Self::CharLm => (include_bytes!("../data/char-lm.safetensors"), "char-lm"),
+        let bytes: &'static [u8] = match self {
+            Self::DigitsCnn => include_bytes!("../data/digits-cnn.safetensors"),
+            Self::DigitsVit => include_bytes!("../data/digits-vit.safetensors"),
+            Self::CharLm => include_bytes!("../data/char-lm.safetensors"),
         };
-        let network = Network::from_bytes(bytes, name, DType::F32)?;
+        let network = Network::from_bytes(bytes, self.name(), DType::F32)?;
         let (train, test) = match self {
             Self::DigitsCnn | Self::DigitsVit => {
                 let digits = digits(DType::F32)?;

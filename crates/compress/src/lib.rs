@@ -5,7 +5,9 @@
 //! [`WeightMethod`](methods::WeightMethod) gets it there, if need be with what [`calibrate`](calibration::calibrate) saw of
 //! the layer's inputs, and gives a [`Packed`] layer, whose [`dequant`](Packed::dequant) is the single truth about its
 //! weights. [`compress`](fn@compress) does so for a whole network, layer by layer. [`examples`] holds trained models to
-//! begin with, [`model`] folds batch norms and evaluates.
+//! begin with, [`Subject`] is a network of the user's with samples, [`model`] folds batch norms and evaluates.
+//! [`allocate`] gives each layer its bits, [`export`](mod@export) writes directories that other programs read and reads them back,
+//! [`contest`] lists who enters the comparisons.
 //!
 //! Methods that train, and quantisers of activations, go through
 //! [`nn::layers::substitute`](offprint_nn::layers::substitute): a network computes with other operands than its own while
@@ -14,18 +16,23 @@
 pub mod allocate;
 pub mod bits;
 pub mod calibration;
+mod compare;
 mod compression;
+pub mod contest;
 pub mod examples;
+pub mod export;
 mod layer;
 pub mod methods;
 pub mod model;
 pub mod ofq;
 mod packed;
 pub mod quantiser;
+mod subject;
 
 pub use compression::{Compressed, LayerRecord, Order, Work, compress, usual_targets};
 pub use layer::{Layer, matrix, tensor};
 pub use packed::{Mask, Packed, Pattern, Values};
+pub use subject::{Samples, Subject, open_network};
 
 use offprint_core::{Comparison, Paper};
 
@@ -36,5 +43,5 @@ pub fn papers() -> Vec<Paper> {
 
 /// The comparisons of this field.
 pub fn comparisons() -> Vec<Comparison> {
-    vec![]
+    vec![compare::QUANTIZERS, compare::PRUNERS]
 }
