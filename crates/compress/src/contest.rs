@@ -6,6 +6,7 @@ use crate::layer::Layer;
 use crate::methods::{
     AdaRound, Gptq, LsqTraining, Magnitude, Rtn, SparseGpt, Sparsity, Sweep, Target, Wanda, WeightMethod, global_shares,
 };
+use crate::ofq::OfqEntrant;
 use crate::packed::Packed;
 use offprint_core::random::Streams;
 use offprint_core::{Error, Progress, Result};
@@ -159,6 +160,7 @@ pub fn quantisers() -> Vec<Box<dyn Entrant>> {
         Box::new(LayerByLayer(Box::new(act_order))),
         Box::new(Rounding),
         Box::new(LearnedSteps),
+        Box::new(OfqEntrant),
     ]
 }
 

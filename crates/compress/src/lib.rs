@@ -34,11 +34,11 @@ pub use layer::{Layer, matrix, tensor};
 pub use packed::{Mask, Packed, Pattern, Values};
 pub use subject::{Samples, Subject, open_network};
 
-use offprint_core::{Comparison, Paper};
+use offprint_core::{Comparison, Paper, paper};
 
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
-    vec![]
+    vec![paper!("ofq", ofq::Ofq)]
 }
 
 /// The comparisons of this field.

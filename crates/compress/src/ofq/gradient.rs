@@ -67,9 +67,11 @@ impl QuantisedViT {
             let mut rng = stream.rng(direction);
             let changes: Vec<Vec<f32>> = blocks
                 .iter()
-                .map(|b| (0..b.count).map(|_| b.scale * Distribution::<f32>::sample(&StandardNormal, &mut rng)).collect())
+                .map(|b| {
+                    (0..b.count).map(|_| b.scale * Distribution::<f32>::sample(&StandardNormal, &mut rng)).collect()
+                })
                 .collect();
-            let mut at = |sign: f32| -> Result<f64> {
+            let at = |sign: f32| -> Result<f64> {
                 blocks.iter().zip(&changes).try_for_each(|(block, change)| block.shift(change, sign))?;
                 let loss = lessons.loss(self, chosen);
                 blocks.iter().try_for_each(|block| block.shift(&[], 0.0))?;

@@ -11,11 +11,12 @@ mod activation;
 mod attention;
 mod bench;
 mod calm;
-mod entrant;
 mod checkpoint;
+mod entrant;
 mod gradient;
 mod levels;
 mod oscillation;
+mod packed;
 mod reading;
 mod report;
 mod run;
@@ -38,5 +39,5 @@ pub use training::{History, Lessons, Training};
 pub use vit::{EDGE_BITS, Precision, QuantisedViT};
 pub use weight::{Rule, WeightQuantiser};
 
-/// The paper.
+/// The paper, for the catalogue.
 pub struct Ofq;

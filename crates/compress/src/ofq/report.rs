@@ -31,7 +31,11 @@ pub(super) fn phases(phases: &[(&str, History)], run: &mut Run) -> Result<()> {
         rows.extend(history.epochs().into_iter().zip(losses).map(|(counts, loss)| (*name, counts, loss)));
         let last = history.last(2);
         run.metric(&format!("flips at the end of {name}"), percent(last.flip_rate()), "% of weights a step");
-        run.metric(&format!("oscillations at the end of {name}"), percent(last.oscillation_rate()), "% of weights a step");
+        run.metric(
+            &format!("oscillations at the end of {name}"),
+            percent(last.oscillation_rate()),
+            "% of weights a step",
+        );
         run.metric(&format!("weights oscillating at the end of {name}"), percent(history.oscillating), "%");
     }
     let column = |f: fn(&Counts) -> f64| rows.iter().map(|(_, counts, _)| f(counts)).collect::<Vec<f64>>();
@@ -84,8 +88,11 @@ pub(super) fn matrices(network: &QuantisedViT, phases: &[(&str, History)], run: 
 /// Where the weights lie between the boundaries.
 pub(super) fn positions(before: &[Reading], network: &QuantisedViT, annealed: bool, run: &mut Run) -> Result<()> {
     let (x, trained) = density(before);
-    let mut plot = Plot::new(Axis::new("distance to the nearest boundary"), Axis::new("weights").unit("%"))
-        .curve(if annealed { "trained" } else { "" }, x.clone(), trained);
+    let mut plot = Plot::new(Axis::new("distance to the nearest boundary"), Axis::new("weights").unit("%")).curve(
+        if annealed { "trained" } else { "" },
+        x.clone(),
+        trained,
+    );
     if annealed {
         plot = plot.curve("annealed", x, density(&network.readings()?).1);
     }
@@ -112,11 +119,14 @@ pub(super) fn codes(network: &QuantisedViT, run: &mut Run) -> Result<()> {
     run.metric("quantised weights of the blocks", f64::from(all), "");
     run.figure(
         "codes",
-        Figure::new("How often each code occurs", "Over all matrices of the blocks; neighbouring codes are neighbouring levels.")
-            .panel(
-                Plot::new(Axis::categories("code", (first..=last).map(|k| k.to_string())), Axis::new("weights").unit("%"))
-                    .bars("", share),
-            ),
+        Figure::new(
+            "How often each code occurs",
+            "Over all matrices of the blocks; neighbouring codes are neighbouring levels.",
+        )
+        .panel(
+            Plot::new(Axis::categories("code", (first..=last).map(|k| k.to_string())), Axis::new("weights").unit("%"))
+                .bars("", share),
+        ),
     );
     Ok(())
 }

@@ -91,7 +91,12 @@ impl Lab {
 
     fn train(&self, network: QuantisedViT, epochs: u64, calm: Calm, order: &str, seed: u64) -> Result<Trained> {
         let training = Training { epochs, calm, ..Training::default() };
-        let history = network.train(&self.lessons, &training, self.streams.stream(order).nested(seed).stream("order"), &self.progress)?;
+        let history = network.train(
+            &self.lessons,
+            &training,
+            self.streams.stream(order).nested(seed).stream("order"),
+            &self.progress,
+        )?;
         let accuracy = network.evaluate(&self.subject.test)?.accuracy;
         Ok(Trained { network, accuracy, history })
     }
@@ -126,11 +131,7 @@ impl Lab {
             .map(|seed| {
                 let start = self.from_floats(precision, Calm::Nothing, seed)?;
                 let further = |calm| self.train(start.network.copy()?, self.further_epochs(), calm, "annealing", seed);
-                Ok(Annealed {
-                    without: further(Calm::Nothing)?,
-                    with: further(Calm::Cga { margin: MARGIN })?,
-                    start,
-                })
+                Ok(Annealed { without: further(Calm::Nothing)?, with: further(Calm::Cga { margin: MARGIN })?, start })
             })
             .collect();
         let runs = runs?;
