@@ -199,7 +199,7 @@ impl Lab {
 
     fn gradients(&self, plain: &[Annealed], qkr: &[Annealed], run: &mut Run) -> Result<()> {
         let directions = self.scale.pick(16, 64, 64);
-        let images = self.scale.pick(64, 256, 512);
+        let images = self.scale.pick(64_u32, 256, 512);
         let chosen = Tensor::arange(0, images, &Device::Cpu).map_err(computation)?;
         let stream = run.stream("directions");
         let amplitudes = [0.03, 0.1, 0.3];
