@@ -6,6 +6,7 @@ use crate::layer::Layer;
 use crate::methods::{
     AdaRound, Gptq, LsqTraining, Magnitude, Rtn, SparseGpt, Sparsity, Sweep, Target, Wanda, WeightMethod, global_shares,
 };
+use crate::ofq::OfqEntrant;
 use crate::packed::Packed;
 use offprint_core::random::Streams;
 use offprint_core::{Error, Progress, Result};
@@ -160,6 +161,7 @@ pub fn quantisers() -> Vec<Box<dyn Entrant>> {
         Box::new(Rounding),
         Box::new(LearnedSteps),
         Box::new(crate::hawq::MixedPrecision),
+        Box::new(OfqEntrant),
     ]
 }
 

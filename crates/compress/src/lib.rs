@@ -29,6 +29,7 @@ pub mod hesso;
 mod layer;
 pub mod methods;
 pub mod model;
+pub mod ofq;
 mod packed;
 pub mod quantiser;
 mod subject;
@@ -43,11 +44,12 @@ use offprint_core::{Comparison, Paper};
 /// The papers of this field.
 pub fn papers() -> Vec<Paper> {
     vec![
-        offprint_core::paper!("adaquant", adaquant::AdaQuant),
-        offprint_core::paper!("hesso", hesso::HessoPaper),
-        offprint_core::paper!("gqsa", gqsa::Gqsa),
-        offprint_core::paper!("adadfq", adadfq::AdaDfq),
         offprint_core::paper!("hawq", hawq::Hawq),
+        offprint_core::paper!("adaquant", adaquant::AdaQuant),
+        offprint_core::paper!("adadfq", adadfq::AdaDfq),
+        offprint_core::paper!("ofq", ofq::Ofq),
+        offprint_core::paper!("gqsa", gqsa::Gqsa),
+        offprint_core::paper!("hesso", hesso::HessoPaper),
     ]
 }
 

@@ -111,13 +111,21 @@ pub const PART: usize = 256;
 /// # Errors
 /// No sample; outputs that are no logits for the targets, or not finite.
 pub fn evaluate(network: &Network, samples: &Batch, within: Option<Rc<dyn Substitute>>) -> Result<Quality> {
+    quality(samples, |x| substituting(within.clone(), || network.forward(x)))
+}
+
+/// [`evaluate`] of whatever computes logits by `forward`.
+///
+/// # Errors
+/// As there.
+pub fn quality(samples: &Batch, forward: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Quality> {
     if samples.is_empty() {
         return Err(Error::input("data", "holds no sample"));
     }
     let (mut loss, mut right, mut count) = (0.0, 0.0, 0);
     for part in samples.chunks(PART) {
         let part = part.map_err(computation)?;
-        let logits = substituting(within.clone(), || network.forward(&part.inputs)).map_err(computation)?;
+        let logits = forward(&part.inputs).map_err(computation)?;
         let sums = || -> candle_core::Result<(f64, f64, usize)> {
             let logits = logits.reshape(((), logits.dim(candle_core::D::Minus1)?))?;
             let targets = part.targets.flatten_all()?;

@@ -132,8 +132,13 @@ struct Material {
 impl<'a> Trainer<'a> {
     fn new(problem: &'a Problem<'a>, recipe: Recipe, settings: &'a Settings, streams: Streams) -> Result<Self> {
         let student = Student::new(problem.teacher.network(), settings.bits, settings.compounded)?;
-        let momentum =
-            SgdSettings { learning_rate: settings.student_rate, momentum: 0.9, nesterov: true, weight_decay: 1e-4 };
+        let momentum = SgdSettings {
+            learning_rate: settings.student_rate,
+            momentum: 0.9,
+            nesterov: true,
+            weight_decay: 1e-4,
+            ..SgdSettings::default()
+        };
         let sgd = Sgd::new(student.network().params().vars(), momentum).map_err(computation)?;
         let player = match recipe.images() {
             Images::Generated(goal) => {

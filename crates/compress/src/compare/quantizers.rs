@@ -21,7 +21,7 @@ pub struct Quantizers;
 contest_params! {
     /// Parameters of `offprint compare quantizers`.
     QuantizersParams {
-        /// Methods, separated by commas; without any all: rtn, omse, gptq, gptq-act-order, adaround, lsq
+        /// Methods, separated by commas; without any all: rtn, omse, gptq, gptq-act-order, adaround, lsq, ofq
         #[arg(long, value_delimiter = ',')]
         pub methods: Vec<String>,
         /// Bits of a weight, separated by commas

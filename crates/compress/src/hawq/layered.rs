@@ -34,11 +34,20 @@ pub struct LayerCurvature {
 /// Whether the Hessian in the weights at `place` alone is their Gauss–Newton matrix: the network is piecewise linear in
 /// them, or they are those of its last layer.
 pub fn is_gauss_newton(network: &Network, place: &LayerPlace, last: &LayerPlace) -> bool {
-    let linear = match network.architecture() {
+    let regular;
+    let architecture = match network.architecture() {
+        Architecture::Slim(slim) => {
+            regular = slim.regular();
+            &regular
+        }
+        other => other,
+    };
+    let linear = match architecture {
         Architecture::DigitsCnn { .. } | Architecture::ResNet(_) => true,
         Architecture::Mlp(config) => config.activation == Activation::Relu,
         Architecture::ViT(_) => place == last,
-        Architecture::Gpt(_) | Architecture::Llama(_) => false,
+        // `regular` is never slim itself.
+        Architecture::Gpt(_) | Architecture::Llama(_) | Architecture::Slim(_) => false,
     };
     linear && has_traces(place)
 }

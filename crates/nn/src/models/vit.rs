@@ -52,7 +52,8 @@ impl ViTConfig {
         BlockShape { heads: self.heads, head_dim: self.width / self.heads, mlp: self.mlp }
     }
 
-    fn tokens(&self) -> usize {
+    /// Tokens of an image, the class token among them.
+    pub fn tokens(&self) -> usize {
         (self.image / self.patch).pow(2) + usize::from(self.class_token)
     }
 }
@@ -60,8 +61,6 @@ impl ViTConfig {
 /// Initial deviation of timm's position embeddings. Its linear layers start with the same, which suits a width of several
 /// hundred; here they start with PyTorch's default, which suits any.
 const STD: f64 = 0.02;
-/// timm's layer norms.
-const EPS: f64 = 1e-6;
 
 #[derive(Debug, Clone)]
 struct Block {
@@ -78,10 +77,10 @@ impl Block {
     fn new(width: usize, shape: &BlockShape, weights: &Weights) -> Result<Self> {
         let inner = shape.heads * shape.head_dim;
         Ok(Self {
-            norm1: LayerNorm::new(width, EPS, &weights.at("norm1"))?,
+            norm1: LayerNorm::new(width, ViT::EPS, &weights.at("norm1"))?,
             qkv: Linear::new(width, 3 * inner, true, &weights.at("attn.qkv"))?,
             proj: Linear::new(inner, width, true, &weights.at("attn.proj"))?,
-            norm2: LayerNorm::new(width, EPS, &weights.at("norm2"))?,
+            norm2: LayerNorm::new(width, ViT::EPS, &weights.at("norm2"))?,
             fc1: Linear::new(width, shape.mlp, true, &weights.at("mlp.fc1"))?,
             fc2: Linear::new(shape.mlp, width, true, &weights.at("mlp.fc2"))?,
             heads: shape.heads,
@@ -110,6 +109,9 @@ pub struct ViT {
 }
 
 impl ViT {
+    /// Added to the variance by timm's layer norms.
+    pub const EPS: f64 = 1e-6;
+
     /// Builds the layers from `weights`.
     pub fn new(config: &ViTConfig, weights: &Weights) -> Result<Self> {
         at_least_one(&[("mlp", config.mlp)])?;
@@ -143,7 +145,7 @@ impl ViT {
                 .enumerate()
                 .map(|(i, shape)| Block::new(width, shape, &weights.at("blocks").at(i)))
                 .collect::<Result<_>>()?,
-            norm: LayerNorm::new(width, EPS, &weights.at("norm"))?,
+            norm: LayerNorm::new(width, ViT::EPS, &weights.at("norm"))?,
             head: Linear::new(width, classes, true, &weights.at("head"))?,
         })
     }
