@@ -93,7 +93,8 @@ fn losses_have_the_gradients_of_finite_differences() {
     let labels = Tensor::new(&[2u32, 0, 1], &Device::Cpu).unwrap();
     // Bounds between which the adaptabilities lie on either side.
     let loss = GeneratorLoss { lower: 0.6, upper: 0.9, ..GeneratorLoss::default() };
-    let functions: [Box<dyn Fn(&Tensor) -> Tensor>; 3] = [
+    type Function<'a> = Box<dyn Fn(&Tensor) -> Tensor + 'a>;
+    let functions: [Function<'_>; 3] = [
         Box::new(|q| loss.game(&p, q, &labels).unwrap()),
         Box::new(|q| disagreement(&p, q, 3.0).unwrap()),
         Box::new(|q| distillation(&p, q, 3.0).unwrap()),

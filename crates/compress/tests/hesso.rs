@@ -468,7 +468,7 @@ fn directions_are_the_steps_taken() {
             let before: Vec<Vec<f64>> = net.params().trained().iter().map(|p| numbers(&p.var)).collect();
             let loss = Loss::CrossEntropy
                 .per_sample(&net.forward(&data.inputs).unwrap(), &data.targets)
-                .and_then(|l| Ok(offprint_nn::ops::backward(&l.mean_all().unwrap()).unwrap()))
+                .map(|l| offprint_nn::ops::backward(&l.mean_all().unwrap()).unwrap())
                 .unwrap();
             optimizer.step(&loss).unwrap();
             let (rate, decay) = match base {

@@ -85,7 +85,7 @@ pub fn samples(
 /// What a run starts from: a directory with `graph.json`, or one that `offprint_nn` loads.
 pub enum Start {
     /// A network of a known architecture.
-    Network(Network),
+    Network(Box<Network>),
     /// A graph of the user's.
     Graph(Box<Net>),
 }
@@ -99,7 +99,7 @@ impl Start {
         if Net::has_graph(path) {
             return Ok(Self::Graph(Net::load(path, dtype)?.into()));
         }
-        Ok(Self::Network(Network::load(path, config, dtype)?))
+        Ok(Self::Network(Network::load(path, config, dtype)?.into()))
     }
 
     /// An architecture that reads what the network reads and gives as many outputs.

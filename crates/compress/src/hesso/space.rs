@@ -138,6 +138,9 @@ impl Space {
     }
 }
 
+/// The node of a layer that produces places, and whether they lie inside it.
+type Stem = (usize, bool);
+
 /// The search under way.
 struct Search<'a> {
     net: &'a Net,
@@ -149,12 +152,12 @@ struct Search<'a> {
     first: Vec<usize>,
     /// Union–find over places.
     parent: Vec<usize>,
-    /// The layer that produces a place, and whether the place lies inside it.
-    stem: Vec<Option<(usize, bool)>>,
+    /// What produces a place.
+    stem: Vec<Option<Stem>>,
     owned: Vec<(usize, Slice)>,
     followers: Vec<(usize, Slice)>,
     fixed: Vec<(usize, String)>,
-    kinds: HashMap<(usize, bool), Kind>,
+    kinds: HashMap<Stem, Kind>,
 }
 
 impl<'a> Search<'a> {
@@ -196,7 +199,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn places(&mut self, count: usize, stem: Option<(usize, bool)>) -> usize {
+    fn places(&mut self, count: usize, stem: Option<Stem>) -> usize {
         let first = self.parent.len();
         self.parent.extend(first..first + count);
         self.stem.resize(first + count, stem);
@@ -400,7 +403,7 @@ impl<'a> Search<'a> {
             let ranges = |times: usize| -> Vec<Range<usize>> {
                 match kind {
                     Kind::HeadDims(_) => (0..times * kv_heads).map(|h| h * d + i..h * d + i + 1).collect(),
-                    _ => vec![i * times * d..(i + 1) * times * d],
+                    _ => std::iter::once(i * times * d..(i + 1) * times * d).collect(),
                 }
             };
             for (layer, start, times) in parts {
@@ -461,7 +464,7 @@ impl<'a> Search<'a> {
             why.entry(root).or_insert(reason);
         }
         // Classes of channels by the layers that produce them together.
-        let mut stems: BTreeMap<usize, Vec<(usize, bool)>> = BTreeMap::new();
+        let mut stems: BTreeMap<usize, Vec<Stem>> = BTreeMap::new();
         for place in 0..self.parent.len() {
             let root = self.root(place);
             let of = stems.entry(root).or_default();
@@ -469,7 +472,8 @@ impl<'a> Search<'a> {
                 of.push(stem);
             }
         }
-        let mut classes: Vec<(Vec<(usize, bool)>, Vec<usize>)> = Vec::new();
+        // The roots of each set of stems.
+        let mut classes: Vec<(Vec<Stem>, Vec<usize>)> = Vec::new();
         for (root, stems) in stems {
             match classes.iter_mut().find(|(of, _)| *of == stems) {
                 Some((_, roots)) => roots.push(root),

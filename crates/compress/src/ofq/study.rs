@@ -102,7 +102,7 @@ impl Lab {
     }
 
     /// A network trained from the float one.
-    fn from_floats(&self, precision: Precision, calm: Calm, seed: u64) -> Result<Trained> {
+    fn trained_from_floats(&self, precision: Precision, calm: Calm, seed: u64) -> Result<Trained> {
         self.train(QuantisedViT::new(&self.subject.network, precision)?, self.epochs(), calm, "training", seed)
     }
 
@@ -129,7 +129,7 @@ impl Lab {
     fn annealing(&self, precision: Precision, run: &mut Run) -> Result<Vec<Annealed>> {
         let runs: Result<Vec<Annealed>> = (0..self.seeds())
             .map(|seed| {
-                let start = self.from_floats(precision, Calm::Nothing, seed)?;
+                let start = self.trained_from_floats(precision, Calm::Nothing, seed)?;
                 let further = |calm| self.train(start.network.copy()?, self.further_epochs(), calm, "annealing", seed);
                 Ok(Annealed { without: further(Calm::Nothing)?, with: further(Calm::Cga { margin: MARGIN })?, start })
             })
@@ -239,7 +239,7 @@ impl Lab {
     fn rules(&self, plain: &[Annealed], qkr: &[Annealed], run: &mut Run) -> Result<()> {
         let seeds = self.seeds_of_accuracy();
         let many = |precision, calm, seeds: std::ops::Range<u64>| -> Result<Vec<Trained>> {
-            seeds.map(|seed| self.from_floats(precision, calm, seed)).collect()
+            seeds.map(|seed| self.trained_from_floats(precision, calm, seed)).collect()
         };
         let base = Precision::ofq(2, None).plain();
         let few = self.seeds();
