@@ -4,6 +4,7 @@ use super::{Gemv, Input, Instructions, Precision, Split};
 use ndarray::{Array1, Array2};
 use offprint_core::Result;
 use offprint_core::random::Stream;
+use offprint_math::stats::median;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 use std::time::Instant;
@@ -17,6 +18,16 @@ pub enum Regime {
     Cache,
 }
 
+impl Regime {
+    /// As many matrices of so many bytes as it needs.
+    pub fn copies(self, bytes: usize) -> usize {
+        match self {
+            Self::Memory => (2 * last_cache() / bytes.max(1) + 1).clamp(4, 4096),
+            Self::Cache => 1,
+        }
+    }
+}
+
 /// Products that are timed: which, how often, where from.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
@@ -28,7 +39,7 @@ pub struct Timing {
     pub split: Split,
     /// With which instructions.
     pub with: Instructions,
-    /// Timed products; the result is the shortest, since what else the machine does only lengthens one.
+    /// Timed products; the result is their median.
     pub rounds: usize,
 }
 
@@ -48,11 +59,7 @@ impl Timing {
 
     /// As many of `matrix` as the regime needs: in all more than twice the last cache, and at least four.
     pub fn copies(&self, matrix: &dyn Gemv) -> Vec<Box<dyn Gemv>> {
-        let count = match self.regime {
-            Regime::Memory => (2 * last_cache() / matrix.bytes().max(1) + 1).clamp(4, 4096),
-            Regime::Cache => 1,
-        };
-        (0..count).map(|_| matrix.copy()).collect()
+        (0..self.regime.copies(matrix.bytes())).map(|_| matrix.copy()).collect()
     }
 
     /// [`Self::of`] over `matrices` that are there already, one after the other.
@@ -68,7 +75,7 @@ impl Timing {
             }
         }
         std::hint::black_box(&y);
-        Ok(seconds.into_iter().fold(f64::INFINITY, f64::min))
+        Ok(median(&seconds))
     }
 }
 
